@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counter-based random numbers (Philox4x32-10): the same everywhere, in any order of asking. */
+#ifndef EP_BASE_RANDOM_H
+#define EP_BASE_RANDOM_H
+
+#include <stdint.h>
+
+/** What a stream of numbers is for: two uses never share a stream. */
+enum ep_random_use {
+    EP_RANDOM_ROUTING = 1, /* stream = global token index */
+    EP_RANDOM_PERMUTATION, /* which expert has which popularity */
+    EP_RANDOM_ORDER,       /* the order of cases in a run */
+    EP_RANDOM_PATTERN,     /* payload and matrix contents */
+    EP_RANDOM_BOOTSTRAP,   /* stream = replicate */
+    EP_RANDOM_WEIGHTS,     /* router weights of tokens */
+    EP_RANDOM_TEST
+};
+
+/** A stream: the numbers depend on (seed, use, stream) alone. Copy freely; owns nothing. */
+struct ep_random {
+    uint32_t key[2];
+    uint32_t counter[4];
+    uint32_t words[4];
+    int num_left; /* unread words, 0..4 */
+};
+
+void ep_random_init(struct ep_random *random, uint64_t seed, enum ep_random_use use,
+                    uint64_t stream);
+
+uint32_t ep_random_u32(struct ep_random *random);
+uint64_t ep_random_u64(struct ep_random *random);
+
+/** Uniform in [0, 1), 53 bits. */
+double ep_random_f64(struct ep_random *random);
+
+/** Uniform in [0, limit), limit >= 1, without bias. Source: Lemire, arXiv 1805.10941. */
+uint32_t ep_random_below(struct ep_random *random, uint32_t limit);
+
+/** One Philox4x32-10 block, for bulk generators and the golden test. */
+void ep_random_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t words[4]);
+
+/** Fisher-Yates shuffle of `values` [num] in place. */
+void ep_random_shuffle_i64(struct ep_random *random, int64_t *values, int64_t num);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The roof: the table of commands, and the only place that prints a failure and exits. */
+#include "base/command.h"
+#include "base/options.h"
+#include "bench/launch.h"
+#include "bench/version.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+
+#define COMMAND(id) enum ep_status ep_cmd_##id(int argc, char **argv)
+
+static const struct ep_command commands[] = {
+    {.name = NULL},
+};
+
+static const struct ep_command *find_command(const char *name)
+{
+    for (const struct ep_command *c = commands; c->name != NULL; c++) {
+        if (strcmp(c->name, name) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "epbench: benchmarks and cost models for expert parallelism\n\n"
+                 "usage: epbench COMMAND [options]\n"
+                 "       epbench COMMAND --help\n\n"
+                 "commands:\n");
+    for (const struct ep_command *c = commands; c->name != NULL; c++) {
+        fprintf(out, "  %-9s %s%s\n", c->name, c->summary, c->needs_ranks ? " (MPI)" : "");
+    }
+    fprintf(out, "\nCommands marked (MPI) run under mpirun or another launcher; without one they\n"
+                 "start mpirun with one rank per core (-n N for another number of ranks).\n"
+                 "exit status: 0 good; 1 a check failed; 2 usage or bad input; 3 environment\n");
+}
+
+static enum ep_status unknown_command(const char *name)
+{
+    const char *names[sizeof commands / sizeof commands[0]] = {NULL};
+    int num = 0;
+    for (const struct ep_command *c = commands; c->name != NULL; c++) {
+        names[num++] = c->name;
+    }
+    const char *nearest = ep_options_nearest(name, names, num);
+    return nearest != NULL
+               ? ep_error_set(EP_EINVAL, "unknown command '%s'; did you mean '%s'?", name, nearest)
+               : ep_error_set(EP_EINVAL, "unknown command '%s'; see epbench help", name);
+}
+
+static enum ep_status run_command(int argc, char **argv, char *title, size_t length)
+{
+    if (argc < 2) {
+        return ep_error_set(EP_EINVAL, "a command is missing; see epbench help");
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
+        print_help(stdout);
+        return EP_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("epbench %s\n", ep_version());
+        return EP_OK;
+    }
+    const struct ep_command *command = find_command(argv[1]);
+    if (command == NULL) {
+        return unknown_command(argv[1]);
+    }
+    snprintf(title, length, "epbench %s", command->name);
+    if (command->needs_ranks && ep_launch_is_needed(argc, argv)) {
+        return ep_launch(argc, argv);
+    }
+    argv[1] = title;
+    return command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    char title[64] = "epbench";
+    enum ep_status status = run_command(argc, argv, title, sizeof title);
+    if (fflush(stdout) != 0 && status == EP_OK) {
+        status = ep_error_set(EP_EIO, "standard output cannot be written");
+    }
+    if (status != EP_OK && ep_options_launcher_rank() <= 0 && ep_error_text()[0] != '\0') {
+        fprintf(stderr, "%s: %s\n", title, ep_error_text());
+    }
+    return ep_status_exit_code(status);
+}
