@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The buffers' arena: a reserved mapping with a fill mark. */
+#include "bench/arena.h"
+
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGN_BYTES = 64, HUGE_PAGE_BYTES = 1 << 21 };
+
+struct ep_arena {
+    char *mapping;
+    size_t mapping_bytes;
+    char *base; /* 2 MiB-aligned */
+    int64_t limit_bytes;
+    int64_t used_bytes;
+    int64_t peak_bytes; /* touched so far */
+};
+
+enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct ep_arena **arena)
+{
+    struct ep_arena *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for an arena");
+    }
+    a->mapping_bytes = (size_t)limit_bytes + HUGE_PAGE_BYTES;
+    a->mapping = mmap(NULL, a->mapping_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a->mapping == MAP_FAILED) {
+        free(a);
+        return ep_error_set(EP_ENOMEM, "the system refuses to map %" PRId64 " bytes for buffers",
+                            limit_bytes);
+    }
+    const uintptr_t start = (uintptr_t)a->mapping;
+    a->base = a->mapping + (HUGE_PAGE_BYTES - start % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    a->limit_bytes = limit_bytes;
+    /* A kernel without huge pages refuses the advice: ep_arena_huge_bytes tells what came of it. */
+    (void)madvise(a->mapping, a->mapping_bytes,
+                  pages == EP_PAGES_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    *arena = a;
+    return EP_OK;
+}
+
+void ep_arena_destroy(struct ep_arena *arena)
+{
+    if (arena != NULL) {
+        munmap(arena->mapping, arena->mapping_bytes);
+        free(arena);
+    }
+}
+
+enum ep_status ep_arena_alloc(struct ep_arena *arena, int64_t size_bytes, const char *what,
+                              void **memory)
+{
+    EP_ASSERT(size_bytes >= 0);
+    if (size_bytes > arena->limit_bytes - arena->used_bytes - ALIGN_BYTES) {
+        char need[32];
+        char limit[32];
+        return ep_error_set(EP_ENOMEM, "%s: %s more does not fit the buffer limit of %s per rank "
+                            "(--memory)", what, ep_format_bytes((double)size_bytes, need, sizeof need),
+                            ep_format_bytes((double)arena->limit_bytes, limit, sizeof limit));
+    }
+    *memory = arena->base + arena->used_bytes;
+    arena->used_bytes += (size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    if (arena->used_bytes > arena->peak_bytes) {
+        memset(arena->base + arena->peak_bytes, 0,
+               (size_t)(arena->used_bytes - arena->peak_bytes));
+        arena->peak_bytes = arena->used_bytes;
+    }
+    return EP_OK;
+}
+
+void ep_arena_reset(struct ep_arena *arena)
+{
+    arena->used_bytes = 0;
+}
+
+int64_t ep_arena_used_bytes(const struct ep_arena *arena)
+{
+    return arena->used_bytes;
+}
+
+int64_t ep_arena_peak_bytes(const struct ep_arena *arena)
+{
+    return arena->peak_bytes;
+}
+
+int64_t ep_arena_huge_bytes(const struct ep_arena *arena)
+{
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    if (maps == NULL) {
+        return -1;
+    }
+    const uintptr_t from = (uintptr_t)arena->mapping;
+    const uintptr_t to = from + arena->mapping_bytes;
+    bool inside = false;
+    int64_t total_bytes = 0;
+    char line[512];
+    while (fgets(line, sizeof line, maps) != NULL) {
+        uintptr_t low = 0;
+        uintptr_t high = 0;
+        int64_t kib = 0;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &low, &high) == 2) {
+            inside = low < to && high > from;
+        } else if (inside && sscanf(line, "AnonHugePages: %" SCNd64 " kB", &kib) == 1) {
+            total_bytes += kib * 1024;
+        }
+    }
+    fclose(maps);
+    return total_bytes;
+}
+
+const char *ep_pages_name(enum ep_pages pages)
+{
+    return pages == EP_PAGES_THP ? "thp" : "4k";
+}
+
+enum ep_status ep_pages_parse(const char *text, enum ep_pages *pages)
+{
+    if (strcmp(text, "4k") == 0) {
+        *pages = EP_PAGES_4K;
+    } else if (strcmp(text, "thp") == 0) {
+        *pages = EP_PAGES_THP;
+    } else {
+        return ep_error_set(EP_EINVAL, "--pages: '%s' is not 4k or thp", text);
+    }
+    return EP_OK;
+}

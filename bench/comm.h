@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Communicators, agreement, gathers and reductions; MPI itself stays behind comm.c. */
+#ifndef EP_BENCH_COMM_H
+#define EP_BENCH_COMM_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** A set of ranks: a duplicated communicator whose errors return as statuses. Every call below
+ *  that takes one is collective over it unless its text says otherwise. */
+struct ep_comm;
+
+/** Initialise MPI (thread funneled) and duplicate MPI_COMM_WORLD. Once per process. */
+EP_MUST_CHECK enum ep_status ep_comm_init(struct ep_comm **world);
+
+/** Destroy the world's communicator and finalize MPI. NULL is fine. */
+void ep_comm_finalize(struct ep_comm *world);
+
+/** Local look-ups. A node is what MPI_COMM_TYPE_SHARED puts together. */
+int ep_comm_rank(const struct ep_comm *comm);
+int ep_comm_size(const struct ep_comm *comm);
+int ep_comm_num_nodes(const struct ep_comm *comm);
+int ep_comm_node_of(const struct ep_comm *comm, int rank);
+bool ep_comm_is_root(const struct ep_comm *comm); /* rank 0 */
+
+/** Ranks per node where all nodes have as many, else 0. Local. */
+int ep_comm_ranks_per_node(const struct ep_comm *comm);
+
+/** The first `num_ranks` ranks as a communicator of their own; *part is NULL on the others.
+ *  spread: rank order alternates over the nodes instead of filling one after the other. */
+EP_MUST_CHECK enum ep_status ep_comm_create_part(struct ep_comm *comm, int num_ranks, bool spread,
+                                                 struct ep_comm **part);
+
+/** A duplicate that uses one algorithm in MPI_Alltoallv (or MPI_Alltoall): "linear", "pairwise", or
+ *  "default" (the library's choice). EP_EENV where this library cannot be told. */
+EP_MUST_CHECK enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
+                                                   struct ep_comm **forced);
+void ep_comm_destroy(struct ep_comm *comm);
+
+/** Agree on a local status before the next collective: every rank returns the worst one, and has the
+ *  text of the lowest rank that failed (rank in front where it is not rank 0). */
+EP_MUST_CHECK enum ep_status ep_comm_agree(struct ep_comm *comm, enum ep_status local);
+
+/** End the whole job at once: prints rank and text on stderr. Not collective; does not return. */
+_Noreturn void ep_comm_abort(const struct ep_comm *comm, enum ep_status status, const char *text);
+
+EP_MUST_CHECK enum ep_status ep_comm_barrier(struct ep_comm *comm);
+
+/** Element-wise over all ranks, result everywhere, in place; values [num]. */
+EP_MUST_CHECK enum ep_status ep_comm_max_f64(struct ep_comm *comm, double *values, int64_t num);
+EP_MUST_CHECK enum ep_status ep_comm_sum_f64(struct ep_comm *comm, double *values, int64_t num);
+EP_MUST_CHECK enum ep_status ep_comm_max_i64(struct ep_comm *comm, int64_t *values, int64_t num);
+EP_MUST_CHECK enum ep_status ep_comm_sum_i64(struct ep_comm *comm, int64_t *values, int64_t num);
+
+/** values [num] of every rank, on every rank: all [size][num]. */
+EP_MUST_CHECK enum ep_status ep_comm_allgather_f64(struct ep_comm *comm, const double *values,
+                                                   int64_t num, double *all);
+EP_MUST_CHECK enum ep_status ep_comm_allgather_i64(struct ep_comm *comm, const int64_t *values,
+                                                   int64_t num, int64_t *all);
+
+/** A text of every rank, on every rank. texts: new array [size] of new strings; free with
+ *  ep_comm_free_texts. Each text is at most 64 MiB. */
+EP_MUST_CHECK enum ep_status ep_comm_allgather_text(struct ep_comm *comm, const char *text,
+                                                    char ***texts);
+void ep_comm_free_texts(char **texts, int num);
+
+/** Rank `root`'s text on every rank; *text is replaced by a new string on the others. */
+EP_MUST_CHECK enum ep_status ep_comm_bcast_text(struct ep_comm *comm, int root, char **text);
+
+/** Blocking byte messages between two ranks (links, tests). Not collective. */
+EP_MUST_CHECK enum ep_status ep_comm_send(struct ep_comm *comm, int to, const void *data,
+                                          int64_t size_bytes);
+EP_MUST_CHECK enum ep_status ep_comm_recv(struct ep_comm *comm, int from, void *data,
+                                          int64_t size_bytes);
+
+/** MPI library version text (one line), and its settings that matter here as "name=value" texts
+ *  (btl, eager limits, single copy, collective algorithms); NULL-terminated, owned by the module. */
+const char *ep_comm_mpi_version(void);
+const char *const *ep_comm_mpi_settings(void);
+
+/** CLOCK_MONOTONIC in seconds, and its measured resolution (smallest step seen). Local. */
+double ep_comm_now_s(void);
+double ep_comm_clock_resolution_s(void);
+
+/** Harness hooks on a communicator (ctx = struct ep_comm *). */
+struct ep_harness_env;
+struct ep_harness_env ep_comm_harness_env(struct ep_comm *comm);
+
+#endif

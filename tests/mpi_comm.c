@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Communicators: nodes, parts, agreement on failures, texts, reductions, forced algorithms. */
+#include "tests/check.h"
+
+#include "bench/arena.h"
+#include "bench/comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct ep_comm *world;
+
+static void test_nodes(void **state)
+{
+    (void)state;
+    assert_int_equal(ep_comm_num_nodes(world), 1);
+    assert_int_equal(ep_comm_ranks_per_node(world), ep_comm_size(world));
+    assert_int_equal(ep_comm_node_of(world, ep_comm_size(world) - 1), 0);
+    assert_true(strlen(ep_comm_mpi_version()) > 0);
+    assert_true(ep_comm_clock_resolution_s() > 0);
+}
+
+static void test_agree(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    CHECK_OK(ep_comm_agree(world, EP_OK));
+    /* The last two ranks fail for different reasons: the lower one is heard by all. */
+    const int speaker = size >= 2 ? size - 2 : 0;
+    enum ep_status local = EP_OK;
+    ep_error_clear();
+    if (ep_comm_rank(world) >= speaker) {
+        local = ep_error_set(EP_EIO, "disk %d is full", ep_comm_rank(world));
+    }
+    assert_int_equal(ep_comm_agree(world, local), EP_EIO);
+    char expected[64];
+    snprintf(expected, sizeof expected, speaker == 0 ? "disk 0 is full" : "rank %d: disk %d is full",
+             speaker, speaker);
+    assert_string_equal(ep_error_text(), expected);
+    ep_error_clear();
+}
+
+static void test_texts(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    char text[64];
+    snprintf(text, sizeof text, "rank %.*s", ep_comm_rank(world), "longer with the rank");
+    char **texts = NULL;
+    CHECK_OK(ep_comm_allgather_text(world, text, &texts));
+    for (int r = 0; r < size; r++) {
+        snprintf(text, sizeof text, "rank %.*s", r, "longer with the rank");
+        assert_string_equal(texts[r], text);
+    }
+    ep_comm_free_texts(texts, size);
+}
+
+static void test_reductions(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    double most[2] = {ep_comm_rank(world), -ep_comm_rank(world)};
+    CHECK_OK(ep_comm_max_f64(world, most, 2));
+    CHECK_NEAR(most[0], size - 1, 0);
+    CHECK_NEAR(most[1], 0, 0);
+    int64_t sum = 1;
+    CHECK_OK(ep_comm_sum_i64(world, &sum, 1));
+    assert_int_equal(sum, size);
+    int64_t all[16];
+    const int64_t mine = 10 + ep_comm_rank(world);
+    CHECK_OK(ep_comm_allgather_i64(world, &mine, 1, all));
+    assert_int_equal(all[size - 1], 10 + size - 1);
+}
+
+static void test_parts(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    const int num = (size + 1) / 2;
+    struct ep_comm *part = NULL;
+    CHECK_OK(ep_comm_create_part(world, num, false, &part));
+    assert_int_equal(part != NULL, ep_comm_rank(world) < num);
+    if (part != NULL) {
+        assert_int_equal(ep_comm_size(part), num);
+        assert_int_equal(ep_comm_rank(part), ep_comm_rank(world));
+        CHECK_OK(ep_comm_barrier(part));
+    }
+    ep_comm_destroy(part);
+}
+
+static void test_forced(void **state)
+{
+    (void)state;
+    struct ep_comm *forced = NULL;
+    CHECK_OK(ep_comm_create_forced(world, "pairwise", &forced));
+    assert_int_equal(ep_comm_size(forced), ep_comm_size(world));
+    CHECK_OK(ep_comm_barrier(forced));
+    ep_comm_destroy(forced);
+    CHECK_FAILS(ep_comm_create_forced(world, "fastest", &forced), EP_EINVAL, "'fastest' is not");
+}
+
+static void test_arena(void **state)
+{
+    (void)state;
+    struct ep_arena *arena = NULL;
+    CHECK_OK(ep_arena_create(1 << 22, EP_PAGES_4K, &arena));
+    void *first = NULL;
+    void *second = NULL;
+    CHECK_OK(ep_arena_alloc(arena, 100, "first", &first));
+    CHECK_OK(ep_arena_alloc(arena, 1 << 20, "second", &second));
+    assert_int_equal((uintptr_t)first % (1 << 21), 0);
+    assert_int_equal((char *)second - (char *)first, 128);
+    memset(second, 1, 1 << 20);
+    assert_int_equal(ep_arena_huge_bytes(arena), 0);
+    CHECK_FAILS(ep_arena_alloc(arena, 1 << 22, "third", &second), EP_ENOMEM, "third");
+    ep_arena_reset(arena);
+    CHECK_OK(ep_arena_alloc(arena, 8, "again", &second));
+    assert_ptr_equal(first, second);
+    assert_int_equal(ep_arena_peak_bytes(arena), 128 + (1 << 20));
+    ep_arena_destroy(arena);
+}
+
+int main(void)
+{
+    if (ep_comm_init(&world) != EP_OK) {
+        fprintf(stderr, "%s\n", ep_error_text());
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nodes),      cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_texts),      cmocka_unit_test(test_reductions),
+        cmocka_unit_test(test_parts),      cmocka_unit_test(test_forced),
+        cmocka_unit_test(test_arena),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ep_comm_finalize(world);
+    return failed;
+}
