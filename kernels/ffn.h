@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The expert feed-forward network on rows grouped by expert: two grouped GEMMs and an activation. */
+#ifndef EP_KERNELS_FFN_H
+#define EP_KERNELS_FFN_H
+
+#include "base/error.h"
+#include "kernels/gemm.h"
+
+#include <stdint.h>
+
+/** SWIGLU: silu(x Wgate) * (x Wup), then Wdown; silu(z) = z / (1 + exp(-z)).
+ *  RELU, GELU: f(x Wup), then Wdown; GELU is the exact one, z/2 (1 + erf(z / sqrt 2)), not the tanh
+ *  approximation. Sources: Shazeer, arXiv 2002.05202; Hendrycks and Gimpel, arXiv 1606.08415. */
+enum ep_ffn_kind { EP_FFN_SWIGLU, EP_FFN_RELU, EP_FFN_GELU, EP_FFN_NUM_KINDS };
+
+/** "swiglu", "relu", "gelu". */
+const char *ep_ffn_kind_name(enum ep_ffn_kind kind);
+
+struct ep_ffn_shape {
+    enum ep_ffn_kind kind;
+    int64_t num_groups; /* experts here, >= 1 */
+    int64_t hidden;     /* columns of the rows in and out, >= 1 */
+    int64_t ffn;        /* inner columns of one expert, >= 1 */
+    enum ep_gemm_dtype dtype;
+};
+
+/** Columns of the first matrix: 2 ffn (gate, then up) for SWIGLU, else ffn. */
+int64_t ep_ffn_inner_columns(const struct ep_ffn_shape *shape);
+
+struct ep_ffn;
+
+/** Pack the experts' matrices with a back end and make a workspace for `max_rows` rows.
+ *  w13  [num_groups] row-major [hidden][inner columns]: gate columns first, then up
+ *  w2   [num_groups] row-major [ffn][hidden]; both must outlive `ffn`
+ *  Returns EP_EINVAL for a shape that is refused, EP_ENOMEM, EP_EENV. */
+EP_MUST_CHECK enum ep_status ep_ffn_create(const struct ep_gemm_backend *backend,
+                                           const struct ep_ffn_shape *shape,
+                                           const void *const *w13, const void *const *w2,
+                                           int64_t max_rows, struct ep_ffn **ffn);
+
+/** Run all experts.
+ *  num_rows  [num_groups] >= 0, their sum <= max_rows
+ *  x         [sum][hidden] of the shape's dtype; read only
+ *  y         [sum][hidden] float; overwritten
+ *  In bf16 the first GEMM sums in fp32, the activation is taken in fp32 and rounded to bf16 (nearest
+ *  even) once, the second GEMM sums in fp32. Returns EP_EINVAL for too many rows. Allocates nothing
+ *  of its own; a back end may, at a number of rows that it has not seen. One thread. */
+EP_MUST_CHECK enum ep_status ep_ffn_run(struct ep_ffn *ffn, const int64_t *num_rows, const void *x,
+                                        float *y);
+void ep_ffn_destroy(struct ep_ffn *ffn);
+
+/** f of one inner element: gate is ignored unless SWIGLU. */
+float ep_ffn_activate(enum ep_ffn_kind kind, float gate, float up);
+
+/** GEMM flops alone (2 per multiply-add): the activation is not counted, as the field does. */
+double ep_ffn_flops(const struct ep_ffn_shape *shape, int64_t num_rows);
+
+/** Bytes that must move at least: both matrices of the experts with rows, rows in and out. The inner
+ *  rows are not counted (they could stay in a cache). */
+double ep_ffn_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows);
+
+#endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of GEMM back ends, and what does not depend on the back end. */
+#include "kernels/gemm.h"
+
+#include "base/options.h"
+#include "kernels/gemm_backends.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+const struct ep_gemm_backend *const ep_gemm_backends[] = {
+    &ep_gemm_ref,
+    &ep_gemm_cblas,
+    &ep_gemm_onednn,
+    NULL,
+};
+
+static const struct {
+    const char *name;
+    int64_t bytes;
+} dtypes[EP_GEMM_NUM_DTYPES] = {
+    [EP_GEMM_FP32] = {"fp32", 4},
+    [EP_GEMM_BF16] = {"bf16", 2},
+};
+
+const char *ep_gemm_dtype_name(enum ep_gemm_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+int64_t ep_gemm_dtype_bytes(enum ep_gemm_dtype dtype)
+{
+    return dtypes[dtype].bytes;
+}
+
+const struct ep_gemm_backend *ep_gemm_default(enum ep_gemm_dtype dtype)
+{
+    char reason[256];
+    static const struct ep_gemm_backend *const preferred[] = {&ep_gemm_onednn, &ep_gemm_cblas};
+    for (size_t i = 0; i < sizeof preferred / sizeof *preferred; i++) {
+        if (preferred[i]->available(dtype, reason, sizeof reason)) {
+            return preferred[i];
+        }
+    }
+    return &ep_gemm_ref;
+}
+
+enum ep_status ep_gemm_find(const char *name, enum ep_gemm_dtype dtype,
+                            const struct ep_gemm_backend **backend)
+{
+    if (strcmp(name, "default") == 0) {
+        *backend = ep_gemm_default(dtype);
+        return EP_OK;
+    }
+    const char *names[16] = {NULL};
+    int num = 0;
+    for (; ep_gemm_backends[num] != NULL; num++) {
+        names[num] = ep_gemm_backends[num]->name;
+        if (strcmp(names[num], name) == 0) {
+            char reason[256];
+            if (!ep_gemm_backends[num]->available(dtype, reason, sizeof reason)) {
+                return ep_error_set(EP_EENV, "GEMM back end '%s' cannot do %s here: %s", name,
+                                    ep_gemm_dtype_name(dtype), reason);
+            }
+            *backend = ep_gemm_backends[num];
+            return EP_OK;
+        }
+    }
+    const char *nearest = ep_options_nearest(name, names, num);
+    return ep_error_set(EP_EINVAL, "unknown GEMM back end '%s'%s%s%s", name,
+                        nearest != NULL ? "; did you mean '" : "", nearest != NULL ? nearest : "",
+                        nearest != NULL ? "'?" : "");
+}
+
+static enum ep_status check_shape(const struct ep_gemm_shape *shape)
+{
+    /* dimensions as 31-bit numbers: what CBLAS takes */
+    const int64_t limit = INT32_MAX;
+    if (shape->num_groups < 1 || shape->k < 1 || shape->n < 1 || shape->num_groups > limit ||
+        shape->k > limit || shape->n > limit || shape->k > INT64_MAX / 16 / shape->n) {
+        return ep_error_set(EP_EINVAL,
+                            "GEMM of %" PRId64 " groups, k %" PRId64 ", n %" PRId64
+                            ": each must be between 1 and 2^31 - 1",
+                            shape->num_groups, shape->k, shape->n);
+    }
+    return EP_OK;
+}
+
+enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
+                            const struct ep_gemm_shape *shape, const void *const *weights,
+                            struct ep_gemm_packed *packed)
+{
+    enum ep_status status = check_shape(shape);
+    if (status != EP_OK) {
+        return status;
+    }
+    struct ep_gemm_packed made = {.backend = backend, .shape = *shape};
+    status = backend->pack(weights, &made);
+    if (status == EP_OK) {
+        *packed = made;
+    }
+    return status;
+}
+
+enum ep_status ep_gemm_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
+                           const void *x, float *y)
+{
+    return packed->backend->run(packed, num_rows, x, y);
+}
+
+void ep_gemm_release(struct ep_gemm_packed *packed)
+{
+    if (packed != NULL && packed->backend != NULL) {
+        packed->backend->release(packed);
+        memset(packed, 0, sizeof *packed);
+    }
+}
+
+double ep_gemm_flops(const struct ep_gemm_shape *shape, int64_t num_rows)
+{
+    return 2.0 * (double)num_rows * (double)shape->n * (double)shape->k;
+}
+
+double ep_gemm_bytes(const struct ep_gemm_shape *shape, int64_t num_active, int64_t num_rows)
+{
+    const double element = (double)ep_gemm_dtype_bytes(shape->dtype);
+    return (double)num_active * (double)ep_gemm_num_weights(shape) * element +
+           (double)num_rows * ((double)shape->k * element + (double)shape->n * sizeof(float));
+}
+
+double ep_gemm_tolerance(enum ep_gemm_dtype dtype, int64_t k, double abs_sum)
+{
+    const double u = 0x1p-24;
+    const double sums = (double)(k + 2) * u * abs_sum;
+    return dtype == EP_GEMM_BF16 ? 2.0 * sums : sums;
+}
+
+void *ep_gemm_alloc(int64_t size_bytes)
+{
+    const int64_t huge = 2 << 20;
+    const int64_t align = size_bytes >= huge ? huge : 64;
+    const size_t size = (size_t)((size_bytes + align - 1) / align * align);
+    void *memory = aligned_alloc((size_t)align, size > 0 ? size : (size_t)align);
+    if (memory != NULL) {
+        if (align == huge) {
+            /* refused where huge pages are off: the memory is good all the same */
+            (void)madvise(memory, size, MADV_HUGEPAGE);
+        }
+        memset(memory, 0, size);
+    }
+    return memory;
+}
