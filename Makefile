@@ -125,10 +125,13 @@ $(GEN): $(B)/gen/embedded_files.c
 # tests/cli_*.sh: the program as users call it. Each may use everything but bench/epbench.c.
 UNIT_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 MPI_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mpi_*.c))
+# Helpers of tests: what several of them link, and programs tests/make_*.c that make their input.
+TEST_HELPERS := $(B)/tests/planted.o
+TEST_MAKERS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/make_*.c))
 CORE_OBJECTS := $(patsubst %.c,$(B)/%.o,$(foreach d,base topologies kernels results plots,$(wildcard $(d)/*.c)) $(wildcard bench/harness.c))
 BENCH_OBJECTS := $(filter-out $(B)/bench/epbench.o,$(OBJECTS))
 
-$(UNIT_TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_OBJECTS) $(GEN)
+$(UNIT_TESTS) $(TEST_MAKERS): $(B)/tests/%: $(B)/tests/%.o $(TEST_HELPERS) $(CORE_OBJECTS) $(GEN)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_CORE) $(LDLIBS)
 
@@ -138,7 +141,7 @@ $(MPI_TESTS): $(B)/tests/%: $(B)/tests/%.o $(BENCH_OBJECTS) $(GEN)
 
 .PHONY: tests check-built check-unit check check-asan lint report bootstrap format clean help install
 .SECONDARY:
-tests: $(B)/epbench $(UNIT_TESTS) $(MPI_TESTS) ## Build the program and all tests
+tests: $(B)/epbench $(UNIT_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
 
 check: ## Install what is missing, build, and pass all tests
 	$(Q)scripts/bootstrap
