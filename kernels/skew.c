@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of skews, their parsing, and the shape of a case. */
+#include "kernels/skew.h"
+
+#include "base/options.h"
+#include "kernels/skew_policy.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct ep_skew_policy *const policies[] = {
+    &ep_skew_uniform, &ep_skew_zipf, &ep_skew_hot, &ep_skew_khot, &ep_skew_trace,
+};
+
+enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
+
+static enum ep_status find_policy(const char *text, const struct ep_skew_policy **policy)
+{
+    const char *names[NUM_POLICIES];
+    const size_t length = strcspn(text, ":");
+    for (int i = 0; i < NUM_POLICIES; i++) {
+        names[i] = policies[i]->name;
+        if (strlen(names[i]) == length && strncmp(names[i], text, length) == 0) {
+            *policy = policies[i];
+            return EP_OK;
+        }
+    }
+    char *name = strndup(text, length);
+    const char *nearest = name != NULL ? ep_options_nearest(name, names, NUM_POLICIES) : NULL;
+    free(name);
+    return nearest != NULL
+               ? ep_error_set(EP_EINVAL, "unknown skew '%s'; did you mean '%s'?", text, nearest)
+               : ep_error_set(EP_EINVAL,
+                              "unknown skew '%s'; uniform, zipf:S, hot:R[@RANK], khot:N:F, "
+                              "trace:FILE or trace:sample expected",
+                              text);
+}
+
+enum ep_status ep_skew_create(const char *text, struct ep_skew **skew)
+{
+    enum ep_status status;
+    struct ep_skew *created = calloc(1, sizeof *created);
+    if (created == NULL || (created->text = strdup(text)) == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for a skew");
+        goto out;
+    }
+    EP_TRY(find_policy(text, &created->policy));
+    const char *colon = strchr(created->text, ':');
+    EP_TRY(created->policy->parse(colon != NULL ? colon + 1 : "", created));
+    *skew = created;
+    return EP_OK;
+out:
+    ep_skew_destroy(created);
+    return status;
+}
+
+void ep_skew_destroy(struct ep_skew *skew)
+{
+    if (skew == NULL) {
+        return;
+    }
+    ep_trace_destroy(skew->trace);
+    free(skew->text);
+    free(skew);
+}
+
+static enum ep_status resolve_experts(const struct ep_skew *skew, int64_t given, bool in_sweep,
+                                      int64_t *num_experts)
+{
+    if (skew->num_experts == 0 && given == 0) {
+        return ep_error_set(EP_EINVAL, "--experts is needed for skew %s", skew->text);
+    }
+    if (skew->num_experts == 0) {
+        *num_experts = given;
+        return EP_OK;
+    }
+    const bool fits = given == 0 || given == skew->num_experts ||
+                      (skew->more_experts && given > skew->num_experts);
+    if (!fits && !in_sweep) {
+        return ep_error_set(EP_EINVAL,
+                            "--experts %" PRId64 " contradicts %s, which has %s%" PRId64
+                            " experts; leave the option out",
+                            given, skew->text, skew->more_experts ? "at least " : "",
+                            skew->num_experts);
+    }
+    *num_experts = given != 0 && fits && !in_sweep ? given : skew->num_experts;
+    return EP_OK;
+}
+
+enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_experts,
+                                     int64_t top_k, bool in_sweep, int64_t *case_experts,
+                                     int64_t *case_top_k)
+{
+    int64_t experts = 0;
+    const enum ep_status status = resolve_experts(skew, num_experts, in_sweep, &experts);
+    if (status != EP_OK) {
+        return status;
+    }
+    if (skew->top_k == 0 && top_k == 0) {
+        return ep_error_set(EP_EINVAL, "--top-k is needed for skew %s", skew->text);
+    }
+    if (skew->top_k != 0 && top_k != 0 && top_k != skew->top_k && !in_sweep) {
+        return ep_error_set(EP_EINVAL,
+                            "--top-k %" PRId64 " contradicts %s, which has top-%" PRId64
+                            "; leave the option out",
+                            top_k, skew->text, skew->top_k);
+    }
+    const int64_t k = skew->top_k != 0 ? skew->top_k : top_k;
+    if (k > experts) {
+        return ep_error_set(EP_EINVAL, "top-%" PRId64 " of %" PRId64 " experts: top-k may be 1 to %" PRId64,
+                            k, experts, experts);
+    }
+    *case_experts = experts;
+    *case_top_k = k;
+    return EP_OK;
+}
+
+bool ep_skew_describe(int index, const char **usage, const char **summary)
+{
+    if (index >= NUM_POLICIES) {
+        return false;
+    }
+    *usage = policies[index]->usage;
+    *summary = policies[index]->summary;
+    return true;
+}

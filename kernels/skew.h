@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Skews: how popular experts are, as users name them. */
+#ifndef EP_KERNELS_SKEW_H
+#define EP_KERNELS_SKEW_H
+
+#include "base/error.h"
+#include "kernels/trace.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ep_skew_policy;
+
+/** A skew as asked for: "uniform", "zipf:1.0", "hot:4@2", "khot:8:0.5", "trace:FILE". Created by
+ *  ep_skew_create. What it means: kernels/README.md, "Skews". */
+struct ep_skew {
+    const struct ep_skew_policy *policy;
+    char *text;             /* as given, for records and messages */
+    double value;           /* zipf: S; hot: R; khot: F */
+    int64_t count;          /* hot: the rank; khot: N */
+    struct ep_trace *trace; /* owned; NULL but for trace */
+    int64_t num_experts;    /* fixed by the skew; 0 = any */
+    int64_t top_k;          /* fixed by the skew; 0 = any */
+    bool more_experts;      /* num_experts is only a lower bound (a trace file's highest + 1) */
+};
+
+/** Parse one skew and load its trace, if it has one. Returns EP_EINVAL for an unknown name (the
+ *  nearest is named) or a bad parameter. */
+EP_MUST_CHECK enum ep_status ep_skew_create(const char *text, struct ep_skew **skew);
+void ep_skew_destroy(struct ep_skew *skew);
+
+/** Experts and top-k of a case.
+ *  num_experts, top_k  as given by the user; 0 = not given
+ *  in_sweep  true where other cases share these options: a trace then uses its own shape; else one
+ *            that contradicts the trace is refused
+ *  Returns EP_EINVAL also where neither the user nor the skew gives a value, or top_k > experts. */
+EP_MUST_CHECK enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_experts,
+                                                   int64_t top_k, bool in_sweep,
+                                                   int64_t *case_experts, int64_t *case_top_k);
+
+/** Usage ("zipf:S") and one line of what it is, of policy `index` >= 0; false past the last. */
+bool ep_skew_describe(int index, const char **usage, const char **summary);
+
+#endif

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hot and khot: a group of experts gets a given share of all copies; within and outside the group
+ * every set is equally likely. The number of group experts of a token follows Fisher's noncentral
+ * hypergeometric distribution, whose weight is solved for, so that hot:1 is uniform routing. */
+#include "kernels/skew_policy.h"
+
+#include "base/random.h"
+#include "base/units.h"
+#include "kernels/sample.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Odd, 2^64 / golden ratio: multiples of it mod 2^64 fill the range evenly over every stretch of
+ * tokens (Knuth 6.4), so that the asked share is met by few tokens too. */
+#define WEYL_STEP UINT64_C(0x9e3779b97f4a7c15)
+
+/* Which experts are in the group depends on the source only where experts have replicas. */
+struct state {
+    int64_t group_size;   /* experts of the group, for the source that sees most of them */
+    int32_t *order;       /* [num_experts] the group's experts, then the others */
+    int32_t *seen;        /* [num_ranks][group_size] by source: experts in the group, then those
+                             that this source sends elsewhere; NULL if all sources see all */
+    int32_t *num_seen;    /* [num_ranks] how many are in the group; NULL likewise */
+    int64_t *tokens_with; /* [group_size + 1] tokens whose source sees that many */
+    uint64_t *below;      /* [group_size + 1][top_k + 1] 2^64 P(chosen <= n), by experts seen */
+    uint64_t start;       /* of the Weyl sequence */
+};
+
+/* --- the distribution --------------------------------------------------------------------- */
+
+static double log_choose(int64_t n, int64_t k)
+{
+    int sign;
+    return lgamma_r((double)n + 1, &sign) - lgamma_r((double)k + 1, &sign) -
+           lgamma_r((double)(n - k) + 1, &sign);
+}
+
+static int64_t least_chosen(const struct ep_router *r, int64_t seen)
+{
+    const int64_t others = r->num_experts - seen;
+    return r->top_k > others ? r->top_k - others : 0;
+}
+
+static int64_t most_chosen(const struct ep_router *r, int64_t seen)
+{
+    return seen < r->top_k ? seen : r->top_k;
+}
+
+/* P(n of the group) for n = least .. most, at log weight w: C(seen, n) C(E - seen, k - n) e^(w n),
+ * normalised. Returns the mean. */
+static double fill_probabilities(const struct ep_router *r, int64_t seen, double w, double *p)
+{
+    const int64_t least = least_chosen(r, seen);
+    const int64_t most = most_chosen(r, seen);
+    double highest = -INFINITY;
+    for (int64_t n = least; n <= most; n++) {
+        p[n] = log_choose(seen, n) + log_choose(r->num_experts - seen, r->top_k - n) +
+               w * (double)n;
+        highest = fmax(highest, p[n]);
+    }
+    double sum = 0;
+    double mean = 0;
+    for (int64_t n = least; n <= most; n++) {
+        p[n] = exp(p[n] - highest);
+        sum += p[n];
+        mean += p[n] * (double)n;
+    }
+    for (int64_t n = least; n <= most; n++) {
+        p[n] /= sum;
+    }
+    return mean / sum;
+}
+
+/* Mean number of group copies over all tokens at log weight w; p is scratch [top_k + 1]. */
+static double mean_copies(const struct ep_router *r, double w, double *p)
+{
+    const struct state *state = r->state;
+    double sum = 0;
+    for (int64_t seen = 1; seen <= state->group_size; seen++) {
+        if (state->tokens_with[seen] > 0) {
+            sum += (double)state->tokens_with[seen] * fill_probabilities(r, seen, w, p);
+        }
+    }
+    return sum;
+}
+
+/* The log weight that gives `target` copies in all; the mean rises with it. */
+static double solve_weight(const struct ep_router *r, double target, double *p)
+{
+    double low = -700;
+    double high = 700;
+    for (int i = 0; i < 100; i++) {
+        const double middle = (low + high) / 2;
+        if (mean_copies(r, middle, p) < target) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return (low + high) / 2;
+}
+
+static void fill_below(const struct ep_router *r, double w, double *p)
+{
+    const struct state *state = r->state;
+    for (int64_t seen = 0; seen <= state->group_size; seen++) {
+        if (state->tokens_with[seen] == 0) {
+            continue;
+        }
+        uint64_t *below = state->below + seen * (r->top_k + 1);
+        const int64_t most = most_chosen(r, seen);
+        fill_probabilities(r, seen, w, p);
+        double sum = 0;
+        for (int64_t n = 0; n <= r->top_k; n++) {
+            sum += n >= least_chosen(r, seen) && n <= most ? p[n] : 0;
+            below[n] = n >= most || sum >= 1 ? UINT64_MAX : (uint64_t)(sum * 0x1p64);
+        }
+    }
+}
+
+/* --- preparing ---------------------------------------------------------------------------- */
+
+static void release(struct ep_router *router)
+{
+    struct state *state = router->state;
+    free(state->order);
+    free(state->seen);
+    free(state->num_seen);
+    free(state->tokens_with);
+    free(state->below);
+    free(state);
+}
+
+static enum ep_status no_memory(const struct ep_router *router)
+{
+    return ep_error_set(EP_ENOMEM, "no memory for skew %s", router->skew->text);
+}
+
+static enum ep_status allocate(struct ep_router *router, int64_t group_size, bool by_source)
+{
+    struct state *state = calloc(1, sizeof *state);
+    if (state == NULL) {
+        return no_memory(router);
+    }
+    router->state = state;
+    const size_t size = (size_t)group_size;
+    const size_t ranks = (size_t)router->placement->num_ranks;
+    state->group_size = group_size;
+    state->order = malloc((size_t)router->num_experts * sizeof *state->order);
+    state->tokens_with = calloc(size + 1, sizeof *state->tokens_with);
+    state->below = calloc((size + 1) * ((size_t)router->top_k + 1), sizeof *state->below);
+    bool lost = state->order == NULL || state->tokens_with == NULL || state->below == NULL;
+    if (by_source) {
+        state->seen = malloc(ranks * size * sizeof *state->seen);
+        state->num_seen = calloc(ranks, sizeof *state->num_seen);
+        lost = lost || state->seen == NULL || state->num_seen == NULL;
+    }
+    return lost ? no_memory(router) : EP_OK;
+}
+
+/* `group` [group_size] first, then all other experts, ascending. */
+static enum ep_status fill_order(struct ep_router *router, const int32_t *group)
+{
+    struct state *state = router->state;
+    bool *grouped = calloc((size_t)router->num_experts, sizeof *grouped);
+    if (grouped == NULL) {
+        return no_memory(router);
+    }
+    int64_t num = 0;
+    for (; num < state->group_size; num++) {
+        state->order[num] = group[num];
+        grouped[group[num]] = true;
+    }
+    for (int32_t e = 0; e < router->num_experts; e++) {
+        if (!grouped[e]) {
+            state->order[num++] = e;
+        }
+    }
+    free(grouped);
+    return EP_OK;
+}
+
+/* Of the hot rank's experts, those that each source really sends there. */
+static void fill_seen(struct ep_router *router, int64_t hot_rank)
+{
+    struct state *state = router->state;
+    const int64_t size = state->group_size;
+    for (int64_t s = 0; s < router->placement->num_ranks; s++) {
+        int32_t *seen = state->seen + s * size;
+        int64_t front = 0;
+        int64_t back = size;
+        for (int64_t i = 0; i < size; i++) {
+            const int32_t expert = state->order[i];
+            if (ep_placement_rank(router->placement, expert, s) == hot_rank) {
+                seen[front++] = expert;
+            } else {
+                seen[--back] = expert;
+            }
+        }
+        state->num_seen[s] = (int32_t)front;
+        state->tokens_with[front] += ep_token_map_count(router->tokens, s);
+    }
+}
+
+/* Least and most copies that the group can get over all tokens. */
+static void find_bounds(const struct ep_router *router, double *least, double *most)
+{
+    const struct state *state = router->state;
+    *least = *most = 0;
+    for (int64_t seen = 0; seen <= state->group_size; seen++) {
+        *least += (double)state->tokens_with[seen] * (double)least_chosen(router, seen);
+        *most += (double)state->tokens_with[seen] * (double)most_chosen(router, seen);
+    }
+}
+
+static enum ep_status solve(struct ep_router *router, double target)
+{
+    struct state *state = router->state;
+    double *p = malloc(((size_t)router->top_k + 1) * sizeof *p);
+    if (p == NULL) {
+        return no_memory(router);
+    }
+    fill_below(router, solve_weight(router, target, p), p);
+    free(p);
+    struct ep_random random;
+    ep_random_init(&random, router->seed, EP_RANDOM_PERMUTATION, 1);
+    state->start = ep_random_u64(&random);
+    return EP_OK;
+}
+
+/* --- hot ---------------------------------------------------------------------------------- */
+
+static enum ep_status parse_hot(const char *params, struct ep_skew *skew)
+{
+    enum ep_status status;
+    char what[80];
+    char *ratio = strdup(params);
+    if (ratio == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a skew");
+    }
+    char *at = strchr(ratio, '@');
+    if (at != NULL) {
+        *at = '\0';
+        snprintf(what, sizeof what, "skew '%.40s': rank", skew->text);
+        EP_TRY(ep_parse_i64(at + 1, what, 0, EP_MAX_RANKS - 1, &skew->count));
+    }
+    snprintf(what, sizeof what, "skew '%.40s': ratio R", skew->text);
+    status = ep_parse_f64(ratio, what, 0, 1e12, &skew->value);
+out:
+    free(ratio);
+    return status;
+}
+
+/* A share h of all copies on one rank is h (P - 1) / (1 - h) times the mean of the others. */
+static double ratio_of(double copies, double all, int64_t num_ranks)
+{
+    return copies >= all ? INFINITY : copies * (double)(num_ranks - 1) / (all - copies);
+}
+
+static enum ep_status check_ratio(const struct ep_router *router, double all)
+{
+    const int64_t ranks = router->placement->num_ranks;
+    const double ratio = router->skew->value;
+    double least = 0;
+    double most = 0;
+    find_bounds(router, &least, &most);
+    const double largest = ratio_of(most, all, ranks);
+    const double smallest = ratio_of(least, all, ranks);
+    if (ratio > largest * (1 + 1e-9)) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s cannot be reached: with %" PRId64 " experts, top-%" PRId64
+                            " and %" PRId64 " ranks, rank %" PRId64
+                            " can receive at most %.6g times the mean of the others",
+                            router->skew->text, router->num_experts, router->top_k, ranks,
+                            router->skew->count, largest);
+    }
+    if (ratio < smallest * (1 - 1e-9)) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s cannot be reached: with %" PRId64 " experts, top-%" PRId64
+                            " and %" PRId64 " ranks, rank %" PRId64
+                            " receives at least %.6g times the mean of the others",
+                            router->skew->text, router->num_experts, router->top_k, ranks,
+                            router->skew->count, smallest);
+    }
+    return EP_OK;
+}
+
+static enum ep_status prepare_hot(struct ep_router *router)
+{
+    enum ep_status status;
+    const struct ep_placement *placement = router->placement;
+    const int64_t hot_rank = router->skew->count;
+    if (placement->num_ranks < 2 || hot_rank >= placement->num_ranks) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s: rank %" PRId64 " and another are needed, but there %s %" PRId64
+                            " rank%s",
+                            router->skew->text, hot_rank, placement->num_ranks == 1 ? "is" : "are",
+                            placement->num_ranks, placement->num_ranks == 1 ? "" : "s");
+    }
+    const int32_t *local = NULL;
+    const int64_t size = ep_placement_local_experts(placement, hot_rank, &local);
+    if (size == 0) {
+        return ep_error_set(EP_EINVAL, "skew %s: rank %" PRId64 " holds no expert",
+                            router->skew->text, hot_rank);
+    }
+    EP_TRY(allocate(router, size, placement->replicated));
+    struct state *state = router->state;
+    EP_TRY(fill_order(router, local));
+    if (placement->replicated) {
+        fill_seen(router, hot_rank);
+    } else {
+        state->tokens_with[size] = router->tokens->num_tokens;
+    }
+    const double all = (double)router->tokens->num_tokens * (double)router->top_k;
+    EP_TRY(check_ratio(router, all));
+    const double ratio = router->skew->value;
+    EP_TRY(solve(router, all * ratio / (ratio + (double)(placement->num_ranks - 1))));
+    return EP_OK;
+out:
+    if (router->state != NULL) {
+        release(router);
+        router->state = NULL;
+    }
+    return status;
+}
+
+/* --- khot --------------------------------------------------------------------------------- */
+
+static enum ep_status parse_khot(const char *params, struct ep_skew *skew)
+{
+    enum ep_status status;
+    struct ep_list list = {0};
+    char what[80];
+    snprintf(what, sizeof what, "skew '%.40s'", skew->text);
+    EP_TRY(ep_list_split(params, ':', what, &list));
+    if (list.num != 2) {
+        status = ep_error_set(EP_EINVAL, "%s: khot:N:F expected, N experts with share F of the copies",
+                              what);
+        goto out;
+    }
+    snprintf(what, sizeof what, "skew '%.40s': experts N", skew->text);
+    EP_TRY(ep_parse_i64(list.items[0], what, 1, EP_MAX_EXPERTS, &skew->count));
+    snprintf(what, sizeof what, "skew '%.40s': share F", skew->text);
+    EP_TRY(ep_parse_f64(list.items[1], what, 0, 1, &skew->value));
+out:
+    ep_list_fini(&list);
+    return status;
+}
+
+static enum ep_status check_share(const struct ep_router *router, double all)
+{
+    double least = 0;
+    double most = 0;
+    find_bounds(router, &least, &most);
+    const double share = router->skew->value;
+    if (share > most / all * (1 + 1e-9) || share < least / all * (1 - 1e-9)) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s cannot be reached: %" PRId64 " of %" PRId64
+                            " experts can get a share of %.6g to %.6g of top-%" PRId64 " copies",
+                            router->skew->text, router->skew->count, router->num_experts,
+                            least / all, most / all, router->top_k);
+    }
+    return EP_OK;
+}
+
+static enum ep_status prepare_khot(struct ep_router *router)
+{
+    enum ep_status status;
+    const int64_t size = router->skew->count;
+    int32_t *group = NULL;
+    if (size > router->num_experts) {
+        return ep_error_set(EP_EINVAL, "skew %s: there are only %" PRId64 " experts",
+                            router->skew->text, router->num_experts);
+    }
+    EP_TRY(allocate(router, size, false));
+    group = malloc((size_t)size * sizeof *group);
+    if (group == NULL) {
+        status = no_memory(router);
+        goto out;
+    }
+    struct ep_random random;
+    ep_random_init(&random, router->seed, EP_RANDOM_PERMUTATION, 0);
+    ep_sample_subset(&random, router->num_experts, size, group);
+    EP_TRY(fill_order(router, group));
+    struct state *state = router->state;
+    state->tokens_with[size] = router->tokens->num_tokens;
+    const double all = (double)router->tokens->num_tokens * (double)router->top_k;
+    EP_TRY(check_share(router, all));
+    EP_TRY(solve(router, all * router->skew->value));
+    free(group);
+    return EP_OK;
+out:
+    free(group);
+    if (router->state != NULL) {
+        release(router);
+        router->state = NULL;
+    }
+    return status;
+}
+
+/* --- generating --------------------------------------------------------------------------- */
+
+static void draw_token(const struct ep_router *router, int64_t token, int64_t num_seen,
+                       const int32_t *seen, int32_t *experts)
+{
+    const struct state *state = router->state;
+    const int64_t k = router->top_k;
+    const uint64_t *below = state->below + num_seen * (k + 1);
+    const uint64_t level = state->start + (uint64_t)token * WEYL_STEP;
+    int64_t chosen = 0;
+    while (level > below[chosen]) {
+        chosen++;
+    }
+    struct ep_random random;
+    ep_random_init(&random, router->seed, EP_RANDOM_ROUTING, (uint64_t)token);
+    ep_sample_subset(&random, num_seen, chosen, experts);
+    ep_sample_subset(&random, router->num_experts - num_seen, k - chosen, experts + chosen);
+    for (int64_t i = 0; i < k; i++) {
+        const int64_t place = experts[i] + (i < chosen ? 0 : num_seen);
+        experts[i] = place < state->group_size ? seen[place] : state->order[place];
+    }
+}
+
+static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
+                     int32_t *topk_idx)
+{
+    const struct state *state = router->state;
+    int64_t source = -1;
+    int64_t source_end = 0;
+    int64_t num_seen = state->group_size;
+    const int32_t *seen = state->order;
+    for (int64_t t = 0; t < num_tokens; t++) {
+        const int64_t token = first_token + t;
+        if (state->seen != NULL && token >= source_end) {
+            source = ep_token_map_rank(router->tokens, token);
+            source_end = router->tokens->start[source + 1];
+            num_seen = state->num_seen[source];
+            seen = state->seen + source * state->group_size;
+        }
+        draw_token(router, token, num_seen, seen, topk_idx + t * router->top_k);
+    }
+}
+
+const struct ep_skew_policy ep_skew_hot = {
+    .name = "hot",
+    .usage = "hot:R[@RANK]",
+    .summary = "RANK (default 0) receives R times the mean copies of the others",
+    .parse = parse_hot,
+    .prepare = prepare_hot,
+    .generate = generate,
+    .release = release,
+};
+
+const struct ep_skew_policy ep_skew_khot = {
+    .name = "khot",
+    .usage = "khot:N:F",
+    .summary = "N experts, drawn by the seed, get the share F of all copies",
+    .parse = parse_khot,
+    .prepare = prepare_khot,
+    .generate = generate,
+    .release = release,
+};
