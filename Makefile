@@ -16,7 +16,7 @@ GIT_ID := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 CXX_WARNINGS := -Wall -Wextra -Wshadow
 WERROR := $(if $(filter 1,$(EP_WERROR)),-Werror)
-OPT ?= -O2
+OPT ?= -O3
 override C_ALL = -std=c11 -D_GNU_SOURCE -I. $(OPT) -g $(WARNINGS) $(WERROR) $(SANITIZE) $(CFLAGS)
 override CXX_ALL = -std=c++17 -I. $(OPT) -g $(CXX_WARNINGS) $(WERROR) $(SANITIZE) $(CXXFLAGS)
 

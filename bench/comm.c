@@ -507,6 +507,19 @@ enum ep_status ep_comm_to_int(const int64_t *values, int64_t num, const char *wh
     return EP_OK;
 }
 
+enum ep_status ep_comm_type_of_row(int64_t row_bytes, MPI_Datatype *type)
+{
+    enum ep_status status = EP_OK;
+    if (row_bytes < 1 || row_bytes > INT_MAX) {
+        return ep_error_set(EP_EINVAL, "a row of %lld bytes: 1 to %d are possible",
+                            (long long)row_bytes, INT_MAX);
+    }
+    EP_TRY(MPI(MPI_Type_contiguous((int)row_bytes, MPI_BYTE, type)));
+    EP_TRY(MPI(MPI_Type_commit(type)));
+out:
+    return status;
+}
+
 const char *ep_comm_mpi_version(void)
 {
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];

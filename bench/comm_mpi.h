@@ -17,4 +17,7 @@ EP_MUST_CHECK enum ep_status ep_comm_check(int code, const char *call);
 EP_MUST_CHECK enum ep_status ep_comm_to_int(const int64_t *values, int64_t num, const char *what,
                                             int *out);
 
+/** A committed type of `row_bytes` bytes, so that counts are rows; free with MPI_Type_free. */
+EP_MUST_CHECK enum ep_status ep_comm_type_of_row(int64_t row_bytes, MPI_Datatype *type);
+
 #endif

@@ -26,7 +26,7 @@ struct ep_harness_plan ep_harness_plan_default(double budget_s)
 const char *ep_harness_stop_name(enum ep_harness_stop stop)
 {
     static const char *const names[] = {
-        [EP_STOP_PRECISE] = "precise",
+        [EP_STOP_PRECISE] = "interval",
         [EP_STOP_BUDGET] = "budget",
         [EP_STOP_SAMPLES] = "max_samples",
     };

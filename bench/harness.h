@@ -76,7 +76,7 @@ struct ep_harness_phases {
 /** min 20, half width 2 %, lag-1 0.2, 3 warm-up repetitions, budget as given. */
 struct ep_harness_plan ep_harness_plan_default(double budget_s);
 
-/** "precise", "budget", "max_samples": as written into records. */
+/** "interval", "budget", "max_samples": as written into records. */
 const char *ep_harness_stop_name(enum ep_harness_stop stop);
 
 /** Warm up and sample `work`. Interval and budget are looked at after min_samples and then every

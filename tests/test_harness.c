@@ -140,7 +140,7 @@ static void test_stops_when_precise(void **state)
     CHECK_OK(ep_harness_measure(&env, &work, &plan, &result));
     assert_int_equal(result.num, 20);
     assert_int_equal(result.stop, EP_STOP_PRECISE);
-    assert_string_equal(ep_harness_stop_name(result.stop), "precise");
+    assert_string_equal(ep_harness_stop_name(result.stop), "interval");
     ep_harness_result_fini(&result);
 }
 

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing a measuring session. */
+#include "bench/session.h"
+
+#include "bench/session_doubts.h"
+#include "bench/version.h"
+#include "base/file.h"
+#include "topologies/machine.h"
+#include "topologies/restrictions.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupt_seen;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupt_seen = 1;
+}
+
+double ep_session_utc_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The XML of each node's first rank goes to every rank; the others send nothing. */
+static enum ep_status gather_xml(struct ep_comm *world, char ***xmls)
+{
+    enum ep_status status = EP_OK;
+    char **texts = NULL;
+    char *own = NULL;
+    size_t length = 0;
+    const int rank = ep_comm_rank(world);
+    const int node = ep_comm_node_of(world, rank);
+    bool first = true;
+    for (int r = 0; r < rank; r++) {
+        first = first && ep_comm_node_of(world, r) != node;
+    }
+    if (first) {
+        status = ep_machine_discover_xml(&own, &length);
+    }
+    EP_TRY(ep_comm_agree(world, status));
+    EP_TRY(ep_comm_allgather_text(world, own != NULL ? own : "", &texts));
+    *xmls = texts;
+out:
+    free(own);
+    return status;
+}
+
+static enum ep_status create_topology(struct ep_session *s, char **xmls, char **cpusets)
+{
+    enum ep_status status = EP_OK;
+    const int size = ep_comm_size(s->world);
+    const int num_nodes = ep_comm_num_nodes(s->world);
+    struct ep_topo_xml *hosts = calloc((size_t)num_nodes, sizeof *hosts);
+    struct ep_topo_binding *bindings = calloc((size_t)size, sizeof *bindings);
+    if (hosts == NULL || bindings == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for %d ranks", size);
+        goto out;
+    }
+    for (int r = 0; r < size; r++) {
+        const int node = ep_comm_node_of(s->world, r);
+        if (xmls[r][0] != '\0') {
+            hosts[node] = (struct ep_topo_xml){xmls[r], strlen(xmls[r]), NULL};
+        }
+        bindings[r] = (struct ep_topo_binding){node, cpusets[r]};
+    }
+    EP_TRY(ep_topo_create(hosts, num_nodes, bindings, size, &s->topo));
+out:
+    free(hosts);
+    free(bindings);
+    return status;
+}
+
+static enum ep_status gather_topology(struct ep_session *s, char ***cpusets)
+{
+    enum ep_status status = EP_OK;
+    char **xmls = NULL;
+    char *binding = NULL;
+    status = ep_machine_discover_binding(&binding);
+    EP_TRY(ep_comm_agree(s->world, status));
+    EP_TRY(ep_comm_allgather_text(s->world, binding, cpusets));
+    EP_TRY(gather_xml(s->world, &xmls));
+    EP_TRY(ep_comm_agree(s->world, create_topology(s, xmls, *cpusets)));
+out:
+    free(binding);
+    ep_comm_free_texts(xmls, ep_comm_size(s->world));
+    return status;
+}
+
+static enum ep_status describe_machine(struct ep_session *s)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_machine *machine = s->topo->hosts[0].machine;
+    const double memory_bytes =
+        (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    EP_TRY(ep_record_set_text(&s->run.machine, "%s, %lld packages, %lld cores, %.1f GiB memory",
+                              machine->model[0] != '\0' ? machine->model : "unknown CPU",
+                              (long long)machine->num_packages, (long long)machine->num_cores,
+                              memory_bytes / 0x1p30));
+    for (int64_t i = 0; i < machine->num_caches; i++) {
+        const struct ep_machine_cache *cache = &machine->caches[i];
+        EP_TRY(ep_record_add_note(&s->run.machine_facts, cache->name,
+                                  "%lld KiB, %lld of them, shared by up to %lld cores",
+                                  (long long)cache->max_size_bytes / 1024, (long long)cache->num,
+                                  (long long)cache->max_num_cores));
+    }
+    for (int64_t i = 0; i < machine->num_devices; i++) {
+        const struct ep_machine_device *device = &machine->devices[i];
+        EP_TRY(ep_record_add_note(&s->run.machine_facts, ep_device_kind_name(device->kind),
+                                  "%s %s %s", device->name, device->model, device->busid));
+    }
+    EP_TRY(ep_session_add_facts(&s->run));
+out:
+    return status;
+}
+
+static enum ep_status fill_run(struct ep_session *s, int argc, char **argv, char **cpusets)
+{
+    enum ep_status status = EP_OK;
+    struct ep_run *run = &s->run;
+    run->start_utc_s = ep_session_utc_s();
+    run->num_ranks = ep_comm_size(s->world);
+    run->num_nodes = ep_comm_num_nodes(s->world);
+    run->ranks_per_node = ep_comm_ranks_per_node(s->world);
+    run->seed = (int64_t)s->options.seed;
+    EP_TRY(ep_record_set_text(&run->version, "%s", ep_version()));
+    EP_TRY(ep_record_set_text(&run->compiler, "%s", ep_version_compiler()));
+    EP_TRY(ep_record_set_text(&run->flags, "%s", ep_version_flags()));
+    EP_TRY(ep_record_set_text(&run->mpi_version, "%s", ep_comm_mpi_version()));
+    EP_TRY(ep_record_set_text(&run->host, "%s", s->host));
+    if (s->options.profile != NULL) {
+        EP_TRY(ep_record_set_text(&run->profile, "%s", s->options.profile));
+    }
+    for (const char *const *setting = ep_comm_mpi_settings(); *setting != NULL; setting++) {
+        const char *equals = strchr(*setting, '=');
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", (int)(equals - *setting), *setting);
+        EP_TRY(ep_record_add_note(&run->mpi_settings, name, "%s", equals + 1));
+    }
+    for (int r = 0; r < ep_comm_size(s->world); r++) {
+        const int node = ep_comm_node_of(s->world, r);
+        EP_TRY(ep_run_add_rank(run, r, s->topo->hosts[node].name, node, cpusets[r]));
+    }
+    EP_TRY(ep_run_add_command(run, argc, argv, run->start_utc_s));
+    EP_TRY(describe_machine(s));
+out:
+    return status;
+}
+
+/* Rank 0: create the run, or read the one to append to. */
+static enum ep_status open_directory(struct ep_session *s, int argc, char **argv, char **cpusets)
+{
+    enum ep_status status = EP_OK;
+    ep_run_init(&s->run);
+    if (s->options.append != NULL) {
+        EP_TRY(ep_run_read(s->options.append, &s->run));
+        EP_TRY(ep_run_add_command(&s->run, argc, argv, ep_session_utc_s()));
+        EP_TRY(ep_run_dir_append(s->options.append, &s->dir));
+        s->writes = true;
+        if (s->dir.dropped_bytes > 0) {
+            EP_TRY(ep_session_warn(s, "truncated-record", "%s: a record cut short by a crash "
+                                   "(%lld bytes) was removed", s->options.append,
+                                   (long long)s->dir.dropped_bytes));
+        }
+        return EP_OK;
+    }
+    EP_TRY(fill_run(s, argc, argv, cpusets));
+    if (s->options.output != NULL || s->options.keep) {
+        EP_TRY(ep_run_dir_create(s->options.output, &s->run, &s->dir));
+        s->writes = true;
+        char *path = ep_path_join(s->dir.path, "topology.xml");
+        if (path == NULL) {
+            status = ep_error_set(EP_ENOMEM, "no memory");
+            goto out;
+        }
+        status = ep_file_write(path, s->topo->hosts[0].xml, s->topo->hosts[0].xml_length);
+        free(path);
+    }
+out:
+    return status;
+}
+
+static void destroy(struct ep_session *s)
+{
+    ep_run_dir_fini(&s->dir);
+    ep_run_fini(&s->run);
+    ep_arena_destroy(s->arena);
+    ep_topo_destroy(s->topo);
+    ep_comm_finalize(s->world);
+    free(s);
+}
+
+enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_options *options,
+                               struct ep_session **session)
+{
+    enum ep_status status = EP_OK;
+    char **cpusets = NULL;
+    struct ep_session *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a session");
+    }
+    s->options = *options;
+    s->null_s = NAN;
+    ep_run_init(&s->run);
+    EP_TRY(ep_comm_init(&s->world));
+    s->clock_step_s = ep_comm_clock_resolution_s();
+    EP_TRY(gather_topology(s, &cpusets));
+    snprintf(s->host, sizeof s->host, "%s", s->topo->hosts[0].name);
+    if (s->host[0] == '\0' && gethostname(s->host, sizeof s->host - 1) != 0) {
+        snprintf(s->host, sizeof s->host, "unknown");
+    }
+    if (ep_comm_is_root(s->world)) {
+        status = open_directory(s, argc, argv, cpusets);
+    }
+    EP_TRY(ep_comm_agree(s->world, status));
+    int64_t writes = s->writes;
+    EP_TRY(ep_comm_max_i64(s->world, &writes, 1));
+    s->writes = writes != 0;
+    EP_TRY(ep_comm_agree(s->world,
+                         ep_arena_create(options->memory_bytes, options->pages, &s->arena)));
+    EP_TRY(ep_session_find_doubts(s));
+    const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    ep_comm_free_texts(cpusets, ep_comm_size(s->world));
+    *session = s;
+    return EP_OK;
+out:
+    if (cpusets != NULL) {
+        ep_comm_free_texts(cpusets, ep_comm_size(s->world));
+    }
+    destroy(s);
+    return status;
+}
+
+enum ep_status ep_session_close(struct ep_session *s)
+{
+    if (s == NULL) {
+        return EP_OK;
+    }
+    enum ep_status status = EP_OK;
+    if (s->dir.path != NULL) {
+        status = ep_run_dir_write_run(&s->dir, &s->run);
+    }
+    if (status == EP_OK && s->num_failed_checks > 0) {
+        status = ep_error_set(EP_ECHECK, "%lld records failed their check: rows were wrong, "
+                              "missing or doubled", (long long)s->num_failed_checks);
+    }
+    destroy(s);
+    return status;
+}
+
+static bool has_note(const struct ep_record_notes *notes, const char *name)
+{
+    for (int64_t i = 0; i < notes->num; i++) {
+        if (strcmp(notes->items[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum ep_status ep_session_warn(struct ep_session *s, const char *name, const char *format, ...)
+{
+    if (!ep_comm_is_root(s->world) || has_note(&s->run.warnings, name)) {
+        return EP_OK;
+    }
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fprintf(stderr, "warning: %s: %s\n", name, text);
+    return ep_record_add_note(&s->run.warnings, name, "%s", text);
+}
+
+enum ep_status ep_session_skip(struct ep_session *s, const char *name, const char *format, ...)
+{
+    if (!ep_comm_is_root(s->world)) {
+        return EP_OK;
+    }
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fprintf(stderr, "skipped: %s: %s\n", name, text);
+    return ep_record_add_note(&s->run.skipped, name, "%s", text);
+}
+
+static enum ep_status null_run(void *ctx)
+{
+    (void)ctx;
+    return EP_OK;
+}
+
+enum ep_status ep_session_measure_null(struct ep_session *s)
+{
+    if (!isnan(s->null_s)) {
+        return EP_OK;
+    }
+    enum ep_status status = EP_OK;
+    struct ep_harness_result result = {0};
+    const struct ep_harness_env env = ep_comm_harness_env(s->world);
+    const struct ep_harness_work work = {.run = null_run};
+    struct ep_harness_plan plan = ep_harness_plan_default(0.2);
+    plan.min_samples = 1000;
+    plan.max_samples = 10000;
+    EP_TRY(ep_harness_measure(&env, &work, &plan, &result));
+    s->null_s = result.summary.median;
+out:
+    ep_harness_result_fini(&result);
+    return status;
+}
+
+enum ep_status ep_session_begin_record(struct ep_session *s, const struct ep_comm *comm,
+                                       struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    record->launch_idx = s->options.launch_idx;
+    record->order_idx = s->order_idx;
+    record->start_utc_s = ep_session_utc_s();
+    record->ranks = ep_comm_size(comm);
+    record->nodes = ep_comm_num_nodes(comm);
+    record->ranks_per_node = ep_comm_ranks_per_node(comm);
+    record->seed = (int64_t)s->options.seed;
+    record->threads = s->options.threads;
+    record->null_s = s->null_s;
+    EP_TRY(ep_record_set_text(&record->host, "%s", s->host));
+    EP_TRY(ep_record_set_text(&record->rank_order, "packed"));
+    EP_TRY(ep_record_set_text(&record->cadence, "%s",
+                              s->options.cadence == EP_CADENCE_STREAM ? "stream" : "barrier"));
+    EP_TRY(ep_record_set_text(&record->pages, "%s", ep_pages_name(s->options.pages)));
+out:
+    return status;
+}
+
+enum ep_status ep_session_add_record(struct ep_session *s, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    if (ep_comm_is_root(s->world) && record != NULL) {
+        if (record->check.wrong > 0 || record->check.missing > 0 || record->check.doubled > 0) {
+            s->num_failed_checks++;
+        }
+        if (s->writes) {
+            status = ep_run_dir_add_record(&s->dir, record);
+        }
+    }
+    s->order_idx++;
+    return ep_comm_agree(s->world, status);
+}
+
+enum ep_status ep_session_interrupted(struct ep_session *s, bool *interrupted)
+{
+    int64_t seen = interrupt_seen;
+    const enum ep_status status = ep_comm_max_i64(s->world, &seen, 1);
+    *interrupted = seen != 0;
+    return status;
+}

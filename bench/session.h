@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every measuring command shares: MPI, the topology, the run directory, warnings, records. */
+#ifndef EP_BENCH_SESSION_H
+#define EP_BENCH_SESSION_H
+
+#include "base/error.h"
+#include "bench/arena.h"
+#include "bench/comm.h"
+#include "bench/harness.h"
+#include "bench/os_counters.h"
+#include "results/record.h"
+#include "results/run_dir.h"
+#include "topologies/topo.h"
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/** Options that all measuring commands take; parsed by ep_session_argp as an argp child with the
+ *  struct as its input. */
+struct ep_session_options {
+    const char *output;    /* -o DIR, must not exist; NULL: see keep */
+    const char *append;    /* --append DIR, an existing run */
+    bool keep;             /* set by the command: without -o, write to the default directory */
+    const char *profile;   /* set by the command `run`; NULL else */
+    int64_t num_ranks;     /* -n, for the launcher; 0 = not given */
+    const char *launcher;  /* --launcher, read before MPI starts; here so that argp knows it */
+    uint64_t seed;         /* --seed, default 1 */
+    enum ep_pages pages;   /* --pages, default 4k */
+    int64_t memory_bytes;  /* --memory: buffers of one rank at most */
+    enum ep_cadence cadence; /* --cadence, default barrier */
+    int64_t threads;       /* --threads per rank, default 1 */
+    int64_t launch_idx;    /* --launch-idx, set by --launches; default 0 */
+    int64_t num_launches;  /* --launches, default 1 */
+};
+
+extern const struct argp ep_session_argp;
+
+/** Defaults of the options above. */
+struct ep_session_options ep_session_options_default(void);
+
+/** One started program: ends with ep_session_close. */
+struct ep_session {
+    struct ep_session_options options;
+    struct ep_comm *world;
+    struct ep_topo *topo;       /* of all ranks of the world, on every rank */
+    char host[64];              /* of rank 0 */
+    bool writes;                /* records are kept in a directory */
+    struct ep_run run;          /* rank 0 */
+    struct ep_run_dir dir;      /* rank 0, if it writes */
+    struct ep_arena *arena;     /* this rank's message buffers */
+    double null_s;              /* a null operation's cost, barrier cadence; NaN until measured */
+    double clock_step_s;        /* smallest step of the clock */
+    int64_t order_idx;          /* records so far */
+    int64_t num_failed_checks;  /* records whose check failed */
+};
+
+/** Start MPI, gather each host's topology once, find what makes numbers doubtful, open or create the
+ *  run directory, and reserve the arena. Collective over the world; the status is agreed.
+ *  argv is what goes into run.json. */
+EP_MUST_CHECK enum ep_status ep_session_open(int argc, char **argv,
+                                             const struct ep_session_options *options,
+                                             struct ep_session **session);
+
+/** Write run.json again with all warnings, and end MPI. Returns EP_ECHECK where a check failed.
+ *  NULL is fine (EP_OK). */
+EP_MUST_CHECK enum ep_status ep_session_close(struct ep_session *session);
+
+/** Measure the null operation's cost (once; later calls return at once). Collective. */
+EP_MUST_CHECK enum ep_status ep_session_measure_null(struct ep_session *session);
+
+/** Rank 0: note a doubt about the whole run, once per name, on stderr and in run.json. */
+EP_MUST_CHECK enum ep_status ep_session_warn(struct ep_session *session, const char *name,
+                                             const char *format, ...) EP_PRINTF(3, 4);
+
+/** Rank 0: note what was left out and why. */
+EP_MUST_CHECK enum ep_status ep_session_skip(struct ep_session *session, const char *name,
+                                             const char *format, ...) EP_PRINTF(3, 4);
+
+/** Fill the keys that every record has (host, launch, order, start, ranks, nodes, seed, cadence,
+ *  pages, threads, null_s). `comm` is the ranks that measure. Any rank; not collective. */
+EP_MUST_CHECK enum ep_status ep_session_begin_record(struct ep_session *session,
+                                                     const struct ep_comm *comm,
+                                                     struct ep_record *record);
+
+/** Put a visit's samples, per-rank medians, operating system counters (this rank's, summed here) and
+ *  the warnings that follow from them into a record. Collective over `comm`; the record matters on
+ *  rank 0 only. */
+EP_MUST_CHECK enum ep_status ep_session_set_samples(struct ep_session *session,
+                                                    struct ep_comm *comm,
+                                                    const struct ep_harness_result *result,
+                                                    const struct ep_os_counters *counters,
+                                                    struct ep_record *record);
+
+/** Append a record to the run (rank 0 of the world, if it writes) and count failed checks.
+ *  Collective over the world, the status is agreed; other ranks pass NULL. */
+EP_MUST_CHECK enum ep_status ep_session_add_record(struct ep_session *session,
+                                                   struct ep_record *record);
+
+/** Was Ctrl-C pressed on any rank? Collective. The record in flight is finished, no other begun. */
+EP_MUST_CHECK enum ep_status ep_session_interrupted(struct ep_session *session, bool *interrupted);
+
+/** Seconds since 1970. */
+double ep_session_utc_s(void);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of doubts, for runs and for records. */
+#include "bench/session_doubts.h"
+
+#include "base/file.h"
+#include "topologies/restrictions.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+static double load_average(void)
+{
+    double load = NAN;
+    return getloadavg(&load, 1) == 1 ? load : NAN;
+}
+
+enum ep_status ep_session_find_doubts(struct ep_session *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_restrictions limits;
+    EP_TRY(ep_comm_agree(s->world, ep_restrictions_discover(&limits)));
+    const double load = load_average();
+    if (s->topo->num_oversubscribed > 0) {
+        EP_TRY(ep_session_warn(s, "oversubscribed", "%lld ranks share hardware threads with "
+                               "others: times include waiting for a turn; use fewer ranks (-n)",
+                               (long long)s->topo->num_oversubscribed));
+    }
+    if (s->topo->num_floating > 0) {
+        EP_TRY(ep_session_warn(s, "unbound-ranks", "%lld ranks are not bound to one core: they may "
+                               "move, and have no level below the host; bind them (mpirun "
+                               "--bind-to core)", (long long)s->topo->num_floating));
+    }
+    if (!isnan(limits.quota_cpus) && limits.quota_cpus < (double)limits.allowed_pus) {
+        EP_TRY(ep_session_warn(s, "cpu-quota", "%s grants %.2f CPUs of %lld: ranks are stopped when "
+                               "it is used up", limits.quota_source, limits.quota_cpus,
+                               (long long)limits.allowed_pus));
+    }
+    if (load > 0.5 + ep_comm_size(s->world)) {
+        EP_TRY(ep_session_warn(s, "load", "load average %.1f with %d ranks: something else is "
+                               "running", load, ep_comm_size(s->world)));
+    }
+    if (s->clock_step_s > 1e-7) {
+        EP_TRY(ep_session_warn(s, "coarse-clock", "the clock moves in steps of %.0f ns: short "
+                               "times are not to be trusted", s->clock_step_s * 1e9));
+    }
+#if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__)
+    EP_TRY(ep_session_warn(s, "debug-build", "built without optimisation or with a sanitizer: no "
+                           "number of this run says anything"));
+#endif
+out:
+    return status;
+}
+
+static enum ep_status add_file(struct ep_run *run, const char *name, const char *path)
+{
+    char *text = NULL;
+    size_t length = 0;
+    enum ep_status status = EP_OK;
+    if (ep_file_read(path, 4096, &text, &length) == EP_OK) {
+        text[strcspn(text, "\n")] = '\0';
+        status = ep_record_add_note(&run->machine_facts, name, "%s", text);
+    } else {
+        ep_error_clear(); /* not every system has it */
+    }
+    free(text);
+    return status;
+}
+
+enum ep_status ep_session_add_facts(struct ep_run *run)
+{
+    enum ep_status status = EP_OK;
+    struct utsname name;
+    if (uname(&name) == 0) {
+        EP_TRY(ep_record_add_note(&run->machine_facts, "kernel", "%s %s %s", name.sysname,
+                                  name.release, name.machine));
+    }
+    EP_TRY(add_file(run, "governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"));
+    EP_TRY(add_file(run, "huge pages", "/sys/kernel/mm/transparent_hugepage/enabled"));
+    EP_TRY(add_file(run, "numa balancing", "/proc/sys/kernel/numa_balancing"));
+    EP_TRY(ep_record_add_note(&run->machine_facts, "load average", "%.2f", load_average()));
+out:
+    return status;
+}
+
+enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm,
+                                      const struct ep_harness_result *result,
+                                      const struct ep_os_counters *counters,
+                                      struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    double *medians = NULL;
+    const int size = ep_comm_size(comm);
+    medians = calloc((size_t)size, sizeof *medians);
+    status = medians == NULL ? ep_error_set(EP_ENOMEM, "no memory for %d ranks", size) : EP_OK;
+    EP_TRY(ep_comm_agree(comm, status));
+    EP_TRY(ep_comm_allgather_f64(comm, &result->local_median_s, 1, medians));
+    int64_t events[2] = {counters->context_switches, counters->page_faults};
+    EP_TRY(ep_comm_sum_i64(comm, events, 2));
+    double worst[2] = {counters->steal_s, result->warmup_s};
+    EP_TRY(ep_comm_max_f64(comm, worst, 2));
+    if (!ep_comm_is_root(comm)) {
+        goto out;
+    }
+    EP_TRY(ep_record_set_f64s(&record->samples_s, result->samples_s, result->num));
+    EP_TRY(ep_record_summarize(record));
+    EP_TRY(ep_record_set_f64s(&record->rank_median_s, medians, size));
+    EP_TRY(ep_record_set_text(&record->stop_reason, "%s", ep_harness_stop_name(result->stop)));
+    record->warmup_s = worst[1];
+    record->steal_s = worst[0];
+    record->context_switches = events[0];
+    record->page_faults = events[1];
+
+    const double half_width = (record->high_s - record->low_s) / 2 / record->median_s;
+    if (!(half_width <= 0.02)) {
+        EP_TRY(ep_record_add_note(&record->warnings, "wide-interval", "95 %% interval of the median "
+                                  "is +-%.1f %%; give it more time (--case-time)",
+                                  100 * half_width));
+    }
+    if (record->lag1 >= 0.2) {
+        EP_TRY(ep_record_add_note(&record->warnings, "autocorrelated", "lag-1 autocorrelation %.2f: "
+                                  "the interval is too narrow; trust the spread of visits",
+                                  record->lag1));
+    }
+    if (record->null_s > 0.01 * record->median_s) {
+        EP_TRY(ep_record_add_note(&record->warnings, "harness-cost", "the harness itself costs %.3g "
+                                  "us, %.1f %% of the median", record->null_s * 1e6,
+                                  100 * record->null_s / record->median_s));
+    }
+    if (events[1] > 0) {
+        EP_TRY(ep_record_add_note(&record->warnings, "page-faults", "%lld page faults while samples "
+                                  "were taken", (long long)events[1]));
+    }
+    if (events[0] > result->num / 10 + 1) {
+        EP_TRY(ep_record_add_note(&record->warnings, "context-switches", "%lld involuntary context "
+                                  "switches in %lld samples", (long long)events[0],
+                                  (long long)result->num));
+    }
+    if (worst[0] > 0) {
+        EP_TRY(ep_record_add_note(&record->warnings, "steal", "the hypervisor took %.2f s of CPU "
+                                  "time while samples were taken", worst[0]));
+    }
+    if (record->median_s < 20 * s->clock_step_s) {
+        EP_TRY(ep_record_add_note(&record->warnings, "clock", "the median is below 20 steps of the "
+                                  "clock (%.0f ns)", s->clock_step_s * 1e9));
+    }
+out:
+    free(medians);
+    return status;
+}

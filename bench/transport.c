@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of transports. */
+#include "bench/transport.h"
+
+#include "base/options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+extern const struct ep_transport ep_transport_null;
+extern const struct ep_transport ep_transport_alltoall;
+extern const struct ep_transport ep_transport_alltoallv;
+extern const struct ep_transport ep_transport_alltoallv_dedup;
+
+const struct ep_transport *const ep_transports[] = {
+    &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
+    &ep_transport_alltoallv_dedup, NULL,
+};
+
+enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };
+
+enum ep_status ep_transport_find(const char *name, const struct ep_transport **transport)
+{
+    const char *names[NUM_TRANSPORTS];
+    char all[256] = "";
+    for (int i = 0; i < NUM_TRANSPORTS; i++) {
+        names[i] = ep_transports[i]->name;
+        if (strcmp(names[i], name) == 0) {
+            *transport = ep_transports[i];
+            return EP_OK;
+        }
+        const size_t used = strlen(all);
+        snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "", names[i]);
+    }
+    const char *nearest = ep_options_nearest(name, names, NUM_TRANSPORTS);
+    return ep_error_set(EP_EINVAL, "--transport: there is no '%s'%s%s%s; there are %s", name,
+                        nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
+                        nearest != NULL ? "?" : "", all);
+}
+
+const char *ep_op_name(enum ep_op op)
+{
+    return op == EP_OP_DISPATCH ? "dispatch" : "combine";
+}
+
+enum ep_status ep_transport_run(const struct ep_transport *transport, enum ep_op op, void *state)
+{
+    const struct ep_transport_op *operation = &transport->ops[op];
+    for (int i = 0; i < operation->num_phases; i++) {
+        const enum ep_status status = operation->phases[i].run(state);
+        if (status != EP_OK) {
+            return status;
+        }
+    }
+    return EP_OK;
+}

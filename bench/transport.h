@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Transports: the ways to carry token rows to the ranks of their experts and results back. */
+#ifndef EP_BENCH_TRANSPORT_H
+#define EP_BENCH_TRANSPORT_H
+
+#include "bench/arena.h"
+#include "bench/comm.h"
+#include "kernels/dtype.h"
+#include "kernels/placement.h"
+#include "kernels/routing.h"
+#include "kernels/traffic.h"
+
+#include <stdint.h>
+
+/** One case as a transport sees it. All borrowed; must outlive the transport's state. */
+struct ep_exchange {
+    struct ep_comm *comm;                 /* with the algorithm forced, where the case names one */
+    const struct ep_placement *placement; /* the same on all ranks */
+    const struct ep_routing *routing;     /* this rank's tokens, with weights */
+    int64_t hidden;                       /* elements per row, >= 1 */
+    enum ep_dtype dtype;                  /* of dispatched rows */
+    enum ep_dtype combine_dtype;          /* of returned rows: fp32 or bf16 */
+    int64_t row_bytes;                    /* of a dispatched row */
+    int64_t combine_row_bytes;            /* of a returned row */
+    int64_t capacity;                     /* rows per (source rank, expert); 0 = none set */
+    struct ep_arena *arena;               /* all buffers come from here */
+    const char *tokens; /* [local tokens][row_bytes] activations in token order; dispatch reads */
+    char *results;      /* [local tokens][combine_row_bytes] in token order; combine writes */
+};
+
+/** Where dispatch put the rows, and where combine takes the experts' results from. The rows of one
+ *  expert are ordered by (source rank, token). Valid until the state is destroyed. */
+struct ep_expert_rows {
+    int64_t num_experts;    /* local experts, ascending as in the placement; may be 0 */
+    const int64_t *start;   /* [num_experts + 1] first row of each expert */
+    const char *rows;       /* [start[num_experts]][row_bytes] */
+    char *outputs;          /* [start[num_experts]][combine_row_bytes], same order */
+};
+
+/** What one rank sends beside payload rows in one dispatch, remote only, bytes. */
+struct ep_transport_extras {
+    int64_t metadata_bytes; /* counts, ids, weights */
+    int64_t padding_bytes;  /* rows that carry no token */
+};
+
+/** One phase. Collective; timed as a whole. */
+struct ep_transport_phase {
+    const char *name;                         /* "counts", "pack", "exchange" or "unpack" */
+    enum ep_status (*run)(void *state);
+    int64_t (*copied_bytes)(const void *state); /* bytes read + written here; NULL = none */
+};
+
+enum { EP_TRANSPORT_MAX_PHASES = 4, EP_TRANSPORT_MAX_TOP_K = 1024 };
+
+enum ep_op { EP_OP_DISPATCH, EP_OP_COMBINE, EP_NUM_OPS };
+
+/** An operation is its phases in order; combine needs a dispatch before it. */
+struct ep_transport_op {
+    struct ep_transport_phase phases[EP_TRANSPORT_MAX_PHASES];
+    int num_phases; /* 0: the transport moves nothing (null) */
+};
+
+struct ep_transport {
+    const char *name;    /* as in --transport and records */
+    const char *summary; /* one line for --help */
+    enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
+    struct ep_transport_op ops[EP_NUM_OPS];
+    /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
+    enum ep_status (*create)(const struct ep_exchange *exchange, void **state);
+    void (*view)(const void *state, struct ep_expert_rows *rows); /* NULL for null */
+    void (*extras)(const void *state, struct ep_transport_extras *extras);
+    void (*destroy)(void *state);
+};
+
+/** All transports, ended by one without a name. */
+extern const struct ep_transport *const ep_transports[];
+
+/** Find by name; EP_EINVAL names the nearest and lists what there is. */
+EP_MUST_CHECK enum ep_status ep_transport_find(const char *name,
+                                               const struct ep_transport **transport);
+
+/** "dispatch" or "combine". */
+const char *ep_op_name(enum ep_op op);
+
+/** Run all phases of `op` in order. */
+EP_MUST_CHECK enum ep_status ep_transport_run(const struct ep_transport *transport, enum ep_op op,
+                                              void *state);
+
+#endif
