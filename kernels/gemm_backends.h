@@ -8,6 +8,9 @@
 extern const struct ep_gemm_backend ep_gemm_ref;
 extern const struct ep_gemm_backend ep_gemm_cblas;
 extern const struct ep_gemm_backend ep_gemm_onednn;
+extern const struct ep_gemm_backend ep_gemm_native;
+extern const struct ep_gemm_backend ep_gemm_native2;
+extern const struct ep_gemm_backend ep_gemm_native3;
 
 /** Elements of one matrix. */
 static inline int64_t ep_gemm_num_weights(const struct ep_gemm_shape *shape)
