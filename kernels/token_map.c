@@ -47,7 +47,7 @@ static enum ep_status finish(struct ep_token_map *built, struct ep_token_map *ma
 enum ep_status ep_token_map_init_counts(int64_t num_ranks, const int64_t *tokens_per_rank,
                                         struct ep_token_map *map)
 {
-    struct ep_token_map built;
+    struct ep_token_map built = {0};
     const enum ep_status status = allocate(num_ranks, &built);
     if (status != EP_OK) {
         return status;
@@ -61,7 +61,7 @@ enum ep_status ep_token_map_init_counts(int64_t num_ranks, const int64_t *tokens
 enum ep_status ep_token_map_init_equal(int64_t num_ranks, int64_t tokens_per_rank,
                                        struct ep_token_map *map)
 {
-    struct ep_token_map built;
+    struct ep_token_map built = {0};
     const enum ep_status status = allocate(num_ranks, &built);
     if (status != EP_OK) {
         return status;
@@ -79,7 +79,7 @@ enum ep_status ep_token_map_init_blocks(int64_t num_ranks, int64_t num_tokens,
         return ep_error_set(EP_EINVAL, "%" PRId64 " tokens are outside 0 to %" PRId64, num_tokens,
                             MAX_TOKENS / EP_MAX_RANKS);
     }
-    struct ep_token_map built;
+    struct ep_token_map built = {0};
     const enum ep_status status = allocate(num_ranks, &built);
     if (status != EP_OK) {
         return status;
