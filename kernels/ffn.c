@@ -2,7 +2,7 @@
 /* The expert feed-forward network through a GEMM back end. */
 #include "kernels/ffn.h"
 
-#include "kernels/bf16.h"
+#include "kernels/dtype.h"
 #include "kernels/gemm_backends.h"
 
 #include <inttypes.h>
@@ -78,7 +78,7 @@ enum ep_status ep_ffn_create(const struct ep_gemm_backend *backend,
     made->max_rows = max_rows;
     const struct ep_gemm_shape first = first_gemm(shape), second = second_gemm(shape);
     made->inner = ep_gemm_alloc(max_rows * first.n * (int64_t)sizeof(float));
-    made->activated = ep_gemm_alloc(max_rows * second.k * ep_gemm_dtype_bytes(shape->dtype));
+    made->activated = ep_gemm_alloc(max_rows * second.k * ep_dtype_element_bytes(shape->dtype));
     if (made->inner == NULL || made->activated == NULL) {
         status = ep_error_set(EP_ENOMEM, "no memory for the inner rows of %" PRId64 " tokens",
                               max_rows);
@@ -122,7 +122,7 @@ static void activate_row(const struct ep_ffn_shape *shape, const float *inner, v
     const float *up = shape->kind == EP_FFN_SWIGLU ? inner + shape->ffn : inner;
     for (int64_t i = 0; i < shape->ffn; i++) {
         const float value = ep_ffn_activate(shape->kind, inner[i], up[i]);
-        if (shape->dtype == EP_GEMM_BF16) {
+        if (shape->dtype == EP_BF16) {
             ((uint16_t *)to)[i] = ep_bf16_from_f32(value);
         } else {
             ((float *)to)[i] = value;
@@ -134,7 +134,7 @@ enum ep_status ep_ffn_run(struct ep_ffn *ffn, const int64_t *num_rows, const voi
 {
     const struct ep_ffn_shape *shape = &ffn->shape;
     const int64_t columns = ep_ffn_inner_columns(shape);
-    const int64_t row_bytes = shape->ffn * ep_gemm_dtype_bytes(shape->dtype);
+    const int64_t row_bytes = shape->ffn * ep_dtype_element_bytes(shape->dtype);
     int64_t rows = 0;
     for (int64_t g = 0; g < shape->num_groups; g++) {
         rows += num_rows[g];
@@ -161,7 +161,7 @@ double ep_ffn_flops(const struct ep_ffn_shape *shape, int64_t num_rows)
 
 double ep_ffn_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows)
 {
-    const double element = (double)ep_gemm_dtype_bytes(shape->dtype);
+    const double element = (double)ep_dtype_element_bytes(shape->dtype);
     const double matrices =
         (double)(ep_ffn_inner_columns(shape) + shape->ffn) * (double)shape->hidden * element;
     return (double)num_active * matrices +

@@ -21,7 +21,7 @@ struct ep_ffn_shape {
     int64_t num_groups; /* experts here, >= 1 */
     int64_t hidden;     /* columns of the rows in and out, >= 1 */
     int64_t ffn;        /* inner columns of one expert, >= 1 */
-    enum ep_gemm_dtype dtype;
+    enum ep_dtype dtype;
 };
 
 /** Columns of the first matrix: 2 ffn (gate, then up) for SWIGLU, else ffn. */

@@ -9,6 +9,7 @@
 #include <cpuid.h>
 #endif
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,22 +24,14 @@ const struct ep_gemm_backend *const ep_gemm_backends[] = {
     NULL,
 };
 
-static const struct {
-    const char *name;
-    int64_t bytes;
-} dtypes[EP_GEMM_NUM_DTYPES] = {
-    [EP_GEMM_FP32] = {"fp32", 4},
-    [EP_GEMM_BF16] = {"bf16", 2},
-};
-
-const char *ep_gemm_dtype_name(enum ep_gemm_dtype dtype)
+bool ep_gemm_is_available(const struct ep_gemm_backend *backend, enum ep_dtype dtype, char *reason,
+                          size_t length)
 {
-    return dtypes[dtype].name;
-}
-
-int64_t ep_gemm_dtype_bytes(enum ep_gemm_dtype dtype)
-{
-    return dtypes[dtype].bytes;
+    if (dtype != EP_FP32 && dtype != EP_BF16) {
+        snprintf(reason, length, "%s rows are moved, not multiplied", ep_dtype_name(dtype));
+        return false;
+    }
+    return backend->available(dtype, reason, length);
 }
 
 /* AMX multiplies bf16 many times faster than any vector unit, and oneDNN uses it. CPUID leaf 7,
@@ -53,21 +46,21 @@ static bool has_amx_bf16(void)
 #endif
 }
 
-const struct ep_gemm_backend *ep_gemm_default(enum ep_gemm_dtype dtype)
+const struct ep_gemm_backend *ep_gemm_default(enum ep_dtype dtype)
 {
-    const bool has_tiles = dtype == EP_GEMM_BF16 && has_amx_bf16();
+    const bool has_tiles = dtype == EP_BF16 && has_amx_bf16();
     const struct ep_gemm_backend *const preferred[] = {
         has_tiles ? &ep_gemm_onednn : &ep_gemm_native, &ep_gemm_onednn, &ep_gemm_cblas};
     for (size_t i = 0; i < sizeof preferred / sizeof *preferred; i++) {
         char reason[256];
-        if (preferred[i]->available(dtype, reason, sizeof reason)) {
+        if (ep_gemm_is_available(preferred[i], dtype, reason, sizeof reason)) {
             return preferred[i];
         }
     }
     return &ep_gemm_ref;
 }
 
-enum ep_status ep_gemm_find(const char *name, enum ep_gemm_dtype dtype,
+enum ep_status ep_gemm_find(const char *name, enum ep_dtype dtype,
                             const struct ep_gemm_backend **backend)
 {
     if (strcmp(name, "default") == 0) {
@@ -80,9 +73,9 @@ enum ep_status ep_gemm_find(const char *name, enum ep_gemm_dtype dtype,
         names[num] = ep_gemm_backends[num]->name;
         if (strcmp(names[num], name) == 0) {
             char reason[256];
-            if (!ep_gemm_backends[num]->available(dtype, reason, sizeof reason)) {
+            if (!ep_gemm_is_available(ep_gemm_backends[num], dtype, reason, sizeof reason)) {
                 return ep_error_set(EP_EENV, "GEMM back end '%s' cannot do %s here: %s", name,
-                                    ep_gemm_dtype_name(dtype), reason);
+                                    ep_dtype_name(dtype), reason);
             }
             *backend = ep_gemm_backends[num];
             return EP_OK;
@@ -96,6 +89,10 @@ enum ep_status ep_gemm_find(const char *name, enum ep_gemm_dtype dtype,
 
 static enum ep_status check_shape(const struct ep_gemm_shape *shape)
 {
+    if (shape->dtype != EP_FP32 && shape->dtype != EP_BF16) {
+        return ep_error_set(EP_EINVAL, "GEMM of %s: only fp32 and bf16 are multiplied",
+                            ep_dtype_name(shape->dtype));
+    }
     /* dimensions as 31-bit numbers: what CBLAS takes */
     const int64_t limit = INT32_MAX;
     if (shape->num_groups < 1 || shape->k < 1 || shape->n < 1 || shape->num_groups > limit ||
@@ -145,16 +142,16 @@ double ep_gemm_flops(const struct ep_gemm_shape *shape, int64_t num_rows)
 
 double ep_gemm_bytes(const struct ep_gemm_shape *shape, int64_t num_active, int64_t num_rows)
 {
-    const double element = (double)ep_gemm_dtype_bytes(shape->dtype);
+    const double element = (double)ep_dtype_element_bytes(shape->dtype);
     return (double)num_active * (double)ep_gemm_num_weights(shape) * element +
            (double)num_rows * ((double)shape->k * element + (double)shape->n * sizeof(float));
 }
 
-double ep_gemm_tolerance(enum ep_gemm_dtype dtype, int64_t k, double abs_sum)
+double ep_gemm_tolerance(enum ep_dtype dtype, int64_t k, double abs_sum)
 {
     const double u = 0x1p-24;
     const double sums = (double)(k + 2) * u * abs_sum;
-    return dtype == EP_GEMM_BF16 ? 2.0 * sums : sums;
+    return dtype == EP_BF16 ? 2.0 * sums : sums;
 }
 
 void *ep_gemm_alloc(int64_t size_bytes)

@@ -4,25 +4,20 @@
 #define EP_KERNELS_GEMM_H
 
 #include "base/error.h"
+#include "kernels/dtype.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/** Type of the rows X and of the weights W. The result Y is fp32 in both cases: what a bf16 layer
- *  rounds, and where, is the caller's choice (kernels/ffn.h rounds between its two GEMMs). */
-enum ep_gemm_dtype { EP_GEMM_FP32, EP_GEMM_BF16, EP_GEMM_NUM_DTYPES };
-
-/** "fp32", "bf16"; bytes of one element of X and W. */
-const char *ep_gemm_dtype_name(enum ep_gemm_dtype dtype);
-int64_t ep_gemm_dtype_bytes(enum ep_gemm_dtype dtype);
-
-/** Y[m][n] = X[m][k] * W[g][k][n] for each group g (expert), rows grouped by expert. */
+/** Y[m][n] = X[m][k] * W[g][k][n] for each group g (expert), rows grouped by expert. X and W are of
+ *  `dtype`; Y is fp32 whatever it is: what a bf16 layer rounds, and where, is the caller's choice
+ *  (kernels/ffn.h rounds between its two GEMMs). */
 struct ep_gemm_shape {
     int64_t num_groups; /* expert matrices, >= 1 */
     int64_t k;          /* columns of X, >= 1 */
     int64_t n;          /* columns of Y, >= 1 */
-    enum ep_gemm_dtype dtype;
+    enum ep_dtype dtype; /* EP_FP32 or EP_BF16; fp8 has no arithmetic here */
 };
 
 /** Weights in the form a back end wants them: made once by pack, read by every run. */
@@ -39,7 +34,7 @@ struct ep_gemm_backend {
     const char *summary; /* one line: what multiplies, in which layout */
     /** Can this build on this CPU run `dtype`? Where not, `reason` says why; where it can, how
      *  (instruction set, conversions). NUL-terminated, truncated to `length`. */
-    bool (*available)(enum ep_gemm_dtype dtype, char *reason, size_t length);
+    bool (*available)(enum ep_dtype dtype, char *reason, size_t length);
     /** Make packed->state of row-major weights; weights[g] stays the caller's, and must outlive
      *  `packed` (a back end may keep the pointer instead of a copy). */
     enum ep_status (*pack)(const void *const *weights, struct ep_gemm_packed *packed);
@@ -51,18 +46,22 @@ struct ep_gemm_backend {
 /** All back ends, ended by NULL. `ref` comes first: it accumulates in double and is the oracle. */
 extern const struct ep_gemm_backend *const ep_gemm_backends[];
 
+/** As the hook, and false with its reason for a dtype that no back end multiplies (fp8). */
+bool ep_gemm_is_available(const struct ep_gemm_backend *backend, enum ep_dtype dtype, char *reason,
+                          size_t length);
+
 /** The back end of that name; "default" gives ep_gemm_default(dtype).
  *  Returns EP_EINVAL for an unknown name, EP_EENV with the reason where it is not available. */
-EP_MUST_CHECK enum ep_status ep_gemm_find(const char *name, enum ep_gemm_dtype dtype,
+EP_MUST_CHECK enum ep_status ep_gemm_find(const char *name, enum ep_dtype dtype,
                                           const struct ep_gemm_backend **backend);
 
 /** The back end that the suite uses where none is named. Rule: kernels/README.md, "GEMM". */
-const struct ep_gemm_backend *ep_gemm_default(enum ep_gemm_dtype dtype);
+const struct ep_gemm_backend *ep_gemm_default(enum ep_dtype dtype);
 
 /** Pack the weights of all groups.
  *  weights  [num_groups] pointers to row-major [k][n] of the shape's dtype; read only; may repeat
  *  packed   to be freed with ep_gemm_release; untouched on failure
- *  Returns EP_EINVAL for a shape with k, n or groups < 1 or too large to address; EP_ENOMEM;
+ *  Returns EP_EINVAL for fp8, or k, n or groups < 1 or too large to address; EP_ENOMEM;
  *  EP_EENV where the library refuses. May take seconds: never inside a timed section. */
 EP_MUST_CHECK enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
                                           const struct ep_gemm_shape *shape,
@@ -92,6 +91,6 @@ double ep_gemm_bytes(const struct ep_gemm_shape *shape, int64_t num_active, int6
  *  (k + 2) u abs_sum, u = 2^-24 (fp32 sums of exact products of bf16, or of rounded products of fp32,
  *  in any order), and twice that for bf16 hardware that flushes subnormals and rounds odd.
  *  Source: Higham, Accuracy and Stability of Numerical Algorithms, (3.5). */
-double ep_gemm_tolerance(enum ep_gemm_dtype dtype, int64_t k, double abs_sum);
+double ep_gemm_tolerance(enum ep_dtype dtype, int64_t k, double abs_sum);
 
 #endif

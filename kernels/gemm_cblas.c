@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM back end `cblas`: sgemm of the CBLAS found at build time; bf16 is widened when packing. */
-#include "kernels/bf16.h"
+#include "kernels/dtype.h"
 #include "kernels/gemm_backends.h"
 
 #include <cblas.h>
@@ -32,13 +32,13 @@ static void set_one_thread(void)
     }
 }
 
-static bool cblas_available(enum ep_gemm_dtype dtype, char *reason, size_t length)
+static bool cblas_available(enum ep_dtype dtype, char *reason, size_t length)
 {
     const char *library = openblas_get_config != NULL          ? openblas_get_config()
                           : bli_thread_set_num_threads != NULL ? "BLIS"
                                                                : "CBLAS";
     snprintf(reason, length, "%s; %s", library,
-             dtype == EP_GEMM_BF16 ? "sgemm on weights widened to fp32 when packed"
+             dtype == EP_BF16 ? "sgemm on weights widened to fp32 when packed"
                                    : "sgemm on row-major weights");
     return true;
 }
@@ -66,16 +66,16 @@ static enum ep_status cblas_pack(const void *const *weights, struct ep_gemm_pack
     const int64_t num_weights = ep_gemm_num_weights(shape);
     struct cblas_state *state =
         calloc(1, sizeof *state + (size_t)shape->num_groups * sizeof state->matrices[0]);
-    if (state != NULL && shape->dtype == EP_GEMM_BF16) {
+    if (state != NULL && shape->dtype == EP_BF16) {
         state->widened = ep_gemm_alloc(shape->num_groups * num_weights * (int64_t)sizeof(float));
     }
-    if (state == NULL || (shape->dtype == EP_GEMM_BF16 && state->widened == NULL)) {
+    if (state == NULL || (shape->dtype == EP_BF16 && state->widened == NULL)) {
         free(state);
         return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " widened expert matrices",
                             shape->num_groups);
     }
     for (int64_t g = 0; g < shape->num_groups; g++) {
-        if (shape->dtype == EP_GEMM_BF16) {
+        if (shape->dtype == EP_BF16) {
             widen(weights[g], num_weights, state->widened + g * num_weights);
             state->matrices[g] = state->widened + g * num_weights;
         } else {
@@ -113,7 +113,7 @@ static enum ep_status cblas_run(const struct ep_gemm_packed *packed, const int64
             continue;
         }
         const float *rows = (const float *)x + row * k;
-        if (packed->shape.dtype == EP_GEMM_BF16) {
+        if (packed->shape.dtype == EP_BF16) {
             const enum ep_status status = reserve_rows(state, m * k);
             if (status != EP_OK) {
                 return status;

@@ -24,7 +24,7 @@ struct native_state {
 };
 
 /* The `skip`-th best instruction set that this CPU has; NULL where there are not so many. */
-static const struct ep_native_isa *nth_isa(enum ep_gemm_dtype dtype, int skip)
+static const struct ep_native_isa *nth_isa(enum ep_dtype dtype, int skip)
 {
     const struct ep_native_isa *const *families[] = {ep_native_avx512(dtype), ep_native_avx2(dtype)};
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
@@ -37,7 +37,7 @@ static const struct ep_native_isa *nth_isa(enum ep_gemm_dtype dtype, int skip)
     return NULL;
 }
 
-static bool is_available(enum ep_gemm_dtype dtype, int skip, char *reason, size_t length)
+static bool is_available(enum ep_dtype dtype, int skip, char *reason, size_t length)
 {
     const struct ep_native_isa *isa = nth_isa(dtype, skip);
     const char *otherwise =
@@ -66,7 +66,7 @@ static int64_t minimum(int64_t a, int64_t b)
 static void pack_step(const struct ep_gemm_shape *shape, const void *matrix, int64_t step,
                       int64_t column, int64_t num, int64_t columns, uint32_t *to)
 {
-    if (shape->dtype == EP_GEMM_FP32) {
+    if (shape->dtype == EP_FP32) {
         memcpy(to, (const uint32_t *)matrix + step * shape->n + column, (size_t)num * sizeof *to);
     } else {
         const uint16_t *low = (const uint16_t *)matrix + 2 * step * shape->n + column;
@@ -105,7 +105,7 @@ static enum ep_status pack(int skip, const void *const *weights, struct ep_gemm_
     state->isa = nth_isa(shape->dtype, skip);
     EP_ASSERT(state->isa != NULL);
     const int64_t columns = state->isa->columns;
-    state->steps = shape->dtype == EP_GEMM_FP32 ? shape->k : (shape->k + 1) / 2;
+    state->steps = shape->dtype == EP_FP32 ? shape->k : (shape->k + 1) / 2;
     state->num_panels = (shape->n + columns - 1) / columns;
     state->matrix_bytes = state->steps * state->num_panels * columns * (int64_t)sizeof(uint32_t);
     state->matrices = ep_gemm_alloc(shape->num_groups * state->matrix_bytes);
@@ -130,7 +130,7 @@ static enum ep_status pack(int skip, const void *const *weights, struct ep_gemm_
 static void pack_rows(const struct ep_gemm_shape *shape, const void *x, int64_t row, int64_t m,
                       int64_t first, int64_t steps, uint32_t *to)
 {
-    if (shape->dtype == EP_GEMM_FP32) {
+    if (shape->dtype == EP_FP32) {
         const uint32_t *from = (const uint32_t *)x + row * shape->k + first;
         for (int64_t s = 0; s < steps; s++) {
             for (int64_t r = 0; r < m; r++) {
@@ -265,7 +265,7 @@ static enum ep_status native_run(const struct ep_gemm_packed *packed, const int6
 
 /* The table has no room for a parameter, so each instruction set has its hooks. */
 #define BACKEND(id, skip)                                                                          \
-    static bool id##_available(enum ep_gemm_dtype dtype, char *reason, size_t length)              \
+    static bool id##_available(enum ep_dtype dtype, char *reason, size_t length)              \
     {                                                                                              \
         return is_available(dtype, skip, reason, length);                                          \
     }                                                                                              \

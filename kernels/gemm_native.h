@@ -37,7 +37,7 @@ struct ep_native_isa {
 };
 
 /** All kernels for `dtype`, best first, ended by NULL; none where the compiler's target has none. */
-const struct ep_native_isa *const *ep_native_avx512(enum ep_gemm_dtype dtype);
-const struct ep_native_isa *const *ep_native_avx2(enum ep_gemm_dtype dtype);
+const struct ep_native_isa *const *ep_native_avx512(enum ep_dtype dtype);
+const struct ep_native_isa *const *ep_native_avx2(enum ep_dtype dtype);
 
 #endif

@@ -78,12 +78,12 @@ static const struct ep_native_isa isa_bf16 = {
 static const struct ep_native_isa *const for_fp32[] = {&isa_fp32, NULL};
 static const struct ep_native_isa *const for_bf16[] = {&isa_bf16, &isa_widened, NULL};
 
-const struct ep_native_isa *const *ep_native_avx512(enum ep_gemm_dtype dtype)
+const struct ep_native_isa *const *ep_native_avx512(enum ep_dtype dtype)
 {
-    return dtype == EP_GEMM_FP32 ? for_fp32 : for_bf16;
+    return dtype == EP_FP32 ? for_fp32 : for_bf16;
 }
 #else
-const struct ep_native_isa *const *ep_native_avx512(enum ep_gemm_dtype dtype)
+const struct ep_native_isa *const *ep_native_avx512(enum ep_dtype dtype)
 {
     static const struct ep_native_isa *const none[] = {NULL};
     (void)dtype;

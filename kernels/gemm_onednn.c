@@ -109,9 +109,9 @@ struct onednn_state {
         }                                                                                \
     } while (0)
 
-static dnnl_data_type_t data_type(enum ep_gemm_dtype dtype)
+static dnnl_data_type_t data_type(enum ep_dtype dtype)
 {
-    return dtype == EP_GEMM_BF16 ? dnnl_bf16 : dnnl_f32;
+    return dtype == EP_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
 /* Primitive descriptor for m rows; layout NULL lets the library choose the weights' layout. */
@@ -139,7 +139,7 @@ static dnnl_status_t describe(dnnl_engine_t engine, const struct ep_gemm_shape *
     return code;
 }
 
-static bool onednn_available(enum ep_gemm_dtype dtype, char *reason, size_t length)
+static bool onednn_available(enum ep_dtype dtype, char *reason, size_t length)
 {
     const dnnl_version_t *version = dnnl_version();
     const struct ep_gemm_shape shape = {.num_groups = 1, .k = 64, .n = 64, .dtype = dtype};
@@ -158,7 +158,7 @@ static bool onednn_available(enum ep_gemm_dtype dtype, char *reason, size_t leng
                  version->patch, implementation);
     } else {
         snprintf(reason, length, "oneDNN %d.%d.%d has no %s matmul for this CPU (status %d)",
-                 version->major, version->minor, version->patch, ep_gemm_dtype_name(dtype),
+                 version->major, version->minor, version->patch, ep_dtype_name(dtype),
                  (int)code);
     }
     if (matmul != NULL) {
@@ -361,7 +361,7 @@ static enum ep_status onednn_run(const struct ep_gemm_packed *packed, const int6
 {
     struct onednn_state *state = packed->state;
     const struct ep_gemm_shape *shape = &packed->shape;
-    const int64_t row_bytes = shape->k * ep_gemm_dtype_bytes(shape->dtype);
+    const int64_t row_bytes = shape->k * ep_dtype_element_bytes(shape->dtype);
     enum ep_status status = EP_OK;
     int64_t row = 0;
     set_one_thread();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM back end `ref`: the definition itself, summed in double; the oracle of all others. */
-#include "kernels/bf16.h"
+#include "kernels/dtype.h"
 #include "kernels/gemm_backends.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@ struct ref_state {
     const void *matrices[]; /* [num_groups], the caller's */
 };
 
-static bool ref_available(enum ep_gemm_dtype dtype, char *reason, size_t length)
+static bool ref_available(enum ep_dtype dtype, char *reason, size_t length)
 {
     (void)dtype;
     snprintf(reason, length, "plain C, sums in double");
@@ -43,13 +43,13 @@ static enum ep_status ref_pack(const void *const *weights, struct ep_gemm_packed
         state->matrices[g] = weights[g];
     }
     packed->state = state;
-    packed->weight_bytes = ep_gemm_num_weights(shape) * ep_gemm_dtype_bytes(shape->dtype);
+    packed->weight_bytes = ep_gemm_num_weights(shape) * ep_dtype_element_bytes(shape->dtype);
     return EP_OK;
 }
 
-static double load(enum ep_gemm_dtype dtype, const void *values, int64_t i)
+static double load(enum ep_dtype dtype, const void *values, int64_t i)
 {
-    return dtype == EP_GEMM_BF16 ? (double)ep_bf16_to_f32(((const uint16_t *)values)[i])
+    return dtype == EP_BF16 ? (double)ep_bf16_to_f32(((const uint16_t *)values)[i])
                                  : (double)((const float *)values)[i];
 }
 
@@ -58,7 +58,7 @@ static enum ep_status ref_run(const struct ep_gemm_packed *packed, const int64_t
 {
     const struct ref_state *state = packed->state;
     const int64_t k = packed->shape.k, n = packed->shape.n;
-    const enum ep_gemm_dtype dtype = packed->shape.dtype;
+    const enum ep_dtype dtype = packed->shape.dtype;
     int64_t row = 0;
     for (int64_t g = 0; g < packed->shape.num_groups; g++) {
         for (int64_t end = row + num_rows[g]; row < end; row++) {

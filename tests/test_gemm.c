@@ -3,7 +3,7 @@
 #include "tests/check.h"
 
 #include "base/random.h"
-#include "kernels/bf16.h"
+#include "kernels/dtype.h"
 #include "kernels/ffn.h"
 #include "kernels/gemm.h"
 
@@ -23,15 +23,15 @@ static int64_t total(const int64_t *num_rows, int64_t num_groups)
 }
 
 /* Values in (-1, 1), already rounded to the dtype. Freed by the caller. */
-static void *make_values(enum ep_gemm_dtype dtype, int64_t num, uint64_t stream)
+static void *make_values(enum ep_dtype dtype, int64_t num, uint64_t stream)
 {
-    void *values = malloc((size_t)(num > 0 ? num : 1) * (size_t)ep_gemm_dtype_bytes(dtype));
+    void *values = malloc((size_t)(num > 0 ? num : 1) * (size_t)ep_dtype_element_bytes(dtype));
     struct ep_random random;
     ep_random_init(&random, 7, EP_RANDOM_TEST, stream);
     assert_non_null(values);
     for (int64_t i = 0; i < num; i++) {
         const float value = (float)(2.0 * ep_random_f64(&random) - 1.0);
-        if (dtype == EP_GEMM_BF16) {
+        if (dtype == EP_BF16) {
             ((uint16_t *)values)[i] = ep_bf16_from_f32(value);
         } else {
             ((float *)values)[i] = value;
@@ -40,9 +40,9 @@ static void *make_values(enum ep_gemm_dtype dtype, int64_t num, uint64_t stream)
     return values;
 }
 
-static double value_of(enum ep_gemm_dtype dtype, const void *values, int64_t i)
+static double value_of(enum ep_dtype dtype, const void *values, int64_t i)
 {
-    return dtype == EP_GEMM_BF16 ? (double)ep_bf16_to_f32(((const uint16_t *)values)[i])
+    return dtype == EP_BF16 ? (double)ep_bf16_to_f32(((const uint16_t *)values)[i])
                                  : (double)((const float *)values)[i];
 }
 
@@ -93,7 +93,7 @@ static void check_against_ref(const struct ep_gemm_backend *backend,
                                           (double)expected[row * shape->n + j]);
                 if (!(error <= bound)) {
                     fail_msg("%s %s k %d n %d row %d column %d: off by %g, bound %g", backend->name,
-                             ep_gemm_dtype_name(shape->dtype), (int)shape->k, (int)shape->n,
+                             ep_dtype_name(shape->dtype), (int)shape->k, (int)shape->n,
                              (int)row, (int)j, error, bound);
                 }
             }
@@ -119,12 +119,12 @@ static void every_backend_agrees_with_ref(void **state)
 {
     (void)state;
     int num_checked = 0;
-    for (int d = 0; d < EP_GEMM_NUM_DTYPES; d++) {
+    for (int d = 0; d < EP_NUM_DTYPES; d++) {
         for (int b = 0; ep_gemm_backends[b] != NULL; b++) {
             char reason[256] = "";
-            const bool available = ep_gemm_backends[b]->available(d, reason, sizeof reason);
+            const bool available = ep_gemm_is_available(ep_gemm_backends[b], d, reason, sizeof reason);
             assert_true(reason[0] != '\0'); /* it says how, or why not */
-            printf("%s %s: %s (%s)\n", ep_gemm_backends[b]->name, ep_gemm_dtype_name(d),
+            printf("%s %s: %s (%s)\n", ep_gemm_backends[b]->name, ep_dtype_name(d),
                    available ? "checked" : "not available", reason);
             for (size_t s = 0; available && s < sizeof sizes_kn / sizeof *sizes_kn; s++) {
                 for (size_t r = 0; r < sizeof rows_of_groups / sizeof *rows_of_groups; r++) {
@@ -151,15 +151,15 @@ static void ref_gives_the_product_worked_by_hand(void **state)
     const float x[] = {1, 2, 3, 1, 2, 3};
     const uint16_t hx[] = {0x3f80, 0x4000, 0x4040, 0x3f80, 0x4000, 0x4040};
     const int64_t num_rows[] = {1, 1};
-    for (int d = 0; d < EP_GEMM_NUM_DTYPES; d++) {
-        const bool half = d == EP_GEMM_BF16;
+    for (int d = 0; d < EP_NUM_DTYPES; d++) {
+        const bool half = d == EP_BF16;
         const struct ep_gemm_shape shape = {.num_groups = 2, .k = 3, .n = 2, .dtype = d};
         const void *weights[] = {half ? (const void *)h0 : w0, half ? (const void *)h1 : w1};
         for (int b = 0; ep_gemm_backends[b] != NULL; b++) {
             char reason[256];
             struct ep_gemm_packed packed = {0};
             float y[4] = {0};
-            if (!ep_gemm_backends[b]->available(d, reason, sizeof reason)) {
+            if (!ep_gemm_is_available(ep_gemm_backends[b], d, reason, sizeof reason)) {
                 continue;
             }
             CHECK_OK(ep_gemm_pack(ep_gemm_backends[b], &shape, weights, &packed));
@@ -187,15 +187,18 @@ static void wrong_shapes_and_names_are_refused(void **state)
     (void)state;
     const struct ep_gemm_backend *backend = NULL;
     struct ep_gemm_packed packed = {0};
-    const struct ep_gemm_shape shape = {.num_groups = 1, .k = 0, .n = 4, .dtype = EP_GEMM_FP32};
+    const struct ep_gemm_shape shape = {.num_groups = 1, .k = 0, .n = 4, .dtype = EP_FP32};
     const struct ep_gemm_shape large = {
-        .num_groups = 1, .k = (int64_t)1 << 31, .n = 4, .dtype = EP_GEMM_FP32};
-    CHECK_FAILS(ep_gemm_find("onedn", EP_GEMM_FP32, &backend), EP_EINVAL, "did you mean 'onednn'");
-    CHECK_OK(ep_gemm_find("ref", EP_GEMM_FP32, &backend));
+        .num_groups = 1, .k = (int64_t)1 << 31, .n = 4, .dtype = EP_FP32};
+    CHECK_FAILS(ep_gemm_find("onedn", EP_FP32, &backend), EP_EINVAL, "did you mean 'onednn'");
+    CHECK_OK(ep_gemm_find("ref", EP_FP32, &backend));
     CHECK_FAILS(ep_gemm_pack(backend, &shape, NULL, &packed), EP_EINVAL, "k 0");
     CHECK_FAILS(ep_gemm_pack(backend, &large, NULL, &packed), EP_EINVAL, "2^31 - 1");
-    CHECK_OK(ep_gemm_find("default", EP_GEMM_BF16, &backend));
-    assert_true(backend == ep_gemm_default(EP_GEMM_BF16));
+    const struct ep_gemm_shape fp8 = {.num_groups = 1, .k = 4, .n = 4, .dtype = EP_FP8};
+    CHECK_FAILS(ep_gemm_pack(backend, &fp8, NULL, &packed), EP_EINVAL, "only fp32 and bf16");
+    CHECK_FAILS(ep_gemm_find("ref", EP_FP8, &backend), EP_EENV, "moved, not multiplied");
+    CHECK_OK(ep_gemm_find("default", EP_BF16, &backend));
+    assert_true(backend == ep_gemm_default(EP_BF16));
 }
 
 /* 5 rows on 2 of 3 experts, k 4, n 6: flops 2*5*4*6 = 240; bytes in bf16: 2 matrices of 48, rows in
@@ -204,9 +207,9 @@ static void wrong_shapes_and_names_are_refused(void **state)
 static void flops_and_bytes_as_worked_by_hand(void **state)
 {
     (void)state;
-    const struct ep_gemm_shape shape = {.num_groups = 3, .k = 4, .n = 6, .dtype = EP_GEMM_BF16};
+    const struct ep_gemm_shape shape = {.num_groups = 3, .k = 4, .n = 6, .dtype = EP_BF16};
     const struct ep_ffn_shape ffn = {
-        .kind = EP_FFN_SWIGLU, .num_groups = 3, .hidden = 4, .ffn = 6, .dtype = EP_GEMM_BF16};
+        .kind = EP_FFN_SWIGLU, .num_groups = 3, .hidden = 4, .ffn = 6, .dtype = EP_BF16};
     assert_true(ep_gemm_flops(&shape, 5) == 240.0);
     assert_true(ep_gemm_bytes(&shape, 2, 5) == 256.0);
     assert_true(ep_ffn_flops(&ffn, 5) == 720.0);
@@ -234,7 +237,7 @@ static void check_ffn_row(const struct ep_ffn_shape *shape, const void *x, int64
                           const void *w13, const void *w2, const float *y)
 {
     const int64_t columns = ep_ffn_inner_columns(shape), hidden = shape->hidden, ffn = shape->ffn;
-    const enum ep_gemm_dtype dtype = shape->dtype;
+    const enum ep_dtype dtype = shape->dtype;
     const struct ep_gemm_shape first = {1, hidden, columns, dtype};
     double h[64], dh[64];
     assert_true(ffn <= 64);
@@ -261,7 +264,7 @@ static void check_ffn_row(const struct ep_ffn_shape *shape, const void *x, int64
             h[i] = up * 0.5 * erfc(-up / sqrt(2.0));
             dh[i] = 1.13 * dup;
         }
-        dh[i] += (fabs(h[i]) + dh[i]) * (dtype == EP_GEMM_BF16 ? 0x1p-8 : 8 * 0x1p-24) +
+        dh[i] += (fabs(h[i]) + dh[i]) * (dtype == EP_BF16 ? 0x1p-8 : 8 * 0x1p-24) +
                  4 * 0x1p-24 * fabs(up);
     }
     for (int64_t j = 0; j < hidden; j++) {
@@ -275,7 +278,7 @@ static void check_ffn_row(const struct ep_ffn_shape *shape, const void *x, int64
         const double bound = moved + ep_gemm_tolerance(dtype, ffn, spread + moved);
         if (!(fabs((double)y[row * hidden + j] - sum) <= bound)) {
             fail_msg("%s %s row %d column %d: %g, expected %g within %g",
-                     ep_ffn_kind_name(shape->kind), ep_gemm_dtype_name(dtype), (int)row, (int)j,
+                     ep_ffn_kind_name(shape->kind), ep_dtype_name(dtype), (int)row, (int)j,
                      (double)y[row * hidden + j], sum, bound);
         }
     }
@@ -315,9 +318,9 @@ static void every_ffn_agrees_with_the_definition(void **state)
 {
     (void)state;
     for (int b = 0; ep_gemm_backends[b] != NULL; b++) {
-        for (int d = 0; d < EP_GEMM_NUM_DTYPES; d++) {
+        for (int d = 0; d < EP_NUM_DTYPES; d++) {
             char reason[256];
-            if (!ep_gemm_backends[b]->available(d, reason, sizeof reason)) {
+            if (!ep_gemm_is_available(ep_gemm_backends[b], d, reason, sizeof reason)) {
                 continue;
             }
             for (int kind = 0; kind < EP_FFN_NUM_KINDS; kind++) {
