@@ -11,7 +11,10 @@
 
 #define COMMAND(id) enum ep_status ep_cmd_##id(int argc, char **argv)
 
+COMMAND(topo);
+
 static const struct ep_command commands[] = {
+    {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {.name = NULL},
 };
 

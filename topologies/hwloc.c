@@ -35,6 +35,7 @@ static int leave_out_runtimes(hwloc_topology_t topology)
 static int load(enum source source, const char *text, size_t length, hwloc_topology_t *topology)
 {
     hwloc_topology_t t = NULL;
+    setenv("HWLOC_HIDE_ERRORS", "2", 0); /* one message, and that ours */
     if (hwloc_topology_init(&t) != 0) {
         return -1;
     }
@@ -56,6 +57,11 @@ static int load(enum source source, const char *text, size_t length, hwloc_topol
                  hwloc_topology_set_flags(t, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
     } else if (!failed) {
         failed = hwloc_topology_set_io_types_filter(t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+    }
+    if (!failed && source == SOURCE_XML) {
+        /* hwloc does not call an NVSwitch important */
+        failed = hwloc_topology_set_type_filter(t, HWLOC_OBJ_PCI_DEVICE,
+                                                HWLOC_TYPE_FILTER_KEEP_ALL);
     }
     if (failed || hwloc_topology_load(t) != 0) {
         hwloc_topology_destroy(t);
@@ -504,9 +510,8 @@ static enum ep_status read_classes(struct reader *r, const char *what)
 static void sign_object(struct reader *r, hwloc_obj_t object)
 {
     struct ep_machine_signature *s = &r->signature;
-    char text[64];
-    hwloc_obj_type_snprintf(text, sizeof text, object, 0);
-    ep_machine_sign_text(s, text);
+    /* not hwloc_obj_type_snprintf, which asserts on bridges of unknown kind */
+    ep_machine_sign_text(s, hwloc_obj_type_string(object->type));
     ep_machine_sign_text(s, object->subtype != NULL ? object->subtype : "");
     if (object->cpuset != NULL) {
         char *set = NULL;

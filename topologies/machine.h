@@ -122,6 +122,12 @@ EP_MUST_CHECK enum ep_status ep_machine_create(const char *what, const char *xml
                                                struct ep_machine **machine);
 void ep_machine_destroy(struct ep_machine *machine);
 
+/** Try XML from outside in a child process first: hwloc 2.9 itself can crash or spin on damaged
+ *  XML (an object without complete_cpuset, for one). Not for processes that run MPI.
+ *  Returns EP_EINVAL where the child dies; EP_OK otherwise, also for text that
+ *  ep_machine_create then refuses with its own message. */
+EP_MUST_CHECK enum ep_status ep_machine_try_xml(const char *what, const char *xml, size_t length);
+
 /** Discover this host (packages, NUMA, caches, cores, PCI NICs and GPUs) and export it as XML.
  *  The gl and opencl components are left out: they start GPU and X runtimes.
  *  xml  NUL-terminated, to be freed by the caller; length without the NUL

@@ -282,6 +282,11 @@ int64_t ep_topo_level_of(const struct ep_topo *topo, int64_t i, int64_t k)
     return topo->class_level[host->machine_idx][m->core_class[a->core * m->num_cores + b->core]];
 }
 
+bool ep_topo_level_is_shown(const struct ep_topo_level *level)
+{
+    return level->num_pairs > 0 || level->span_pus > 0;
+}
+
 int64_t ep_topo_find_level(const struct ep_topo *topo, const char *name)
 {
     for (int64_t l = 0; l < topo->num_levels; l++) {

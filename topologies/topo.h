@@ -113,6 +113,9 @@ void ep_topo_destroy(struct ep_topo *topo);
 /** Level of the pair of ranks i and k (symmetric; EP_TOPO_SELF for i == k). O(1). */
 int64_t ep_topo_level_of(const struct ep_topo *topo, int64_t i, int64_t k);
 
+/** Is the level listed: has it pairs, or could these hosts have some? */
+bool ep_topo_level_is_shown(const struct ep_topo_level *level);
+
 /** Index of a level by name, or -1. */
 int64_t ep_topo_find_level(const struct ep_topo *topo, const char *name);
 
