@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The design of one rung on one group, and the numbers that come from fitting it many times. */
+#ifndef EP_RESULTS_FIT_RUNG_H
+#define EP_RESULTS_FIT_RUNG_H
+
+#include "results/fit.h"
+#include "results/robust.h"
+
+/** Columns of a rung on the cases of a group, times that cannot be told apart merged into one. */
+struct ep_fit_design {
+    const struct ep_rung *rung;
+    int64_t num_cases;
+    int num_columns;
+    double *rows;     /* [num_cases * num_columns] row-major */
+    double *target_s; /* [num_cases] */
+    int column_of[EP_RUNG_MAX_PARAMETERS]; /* of each parameter */
+    int merged_into[EP_RUNG_MAX_PARAMETERS]; /* the parameter whose column it joined, or -1 */
+    double ratio[EP_RUNG_MAX_PARAMETERS]; /* own column / the one it joined */
+};
+
+EP_MUST_CHECK enum ep_status ep_fit_design_init(const struct ep_rung *rung,
+                                                const struct ep_fit_group *group,
+                                                struct ep_fit_design *design);
+void ep_fit_design_fini(struct ep_fit_design *design);
+
+/** Whether two designs give the same predictions: as many columns, each proportional to one of the
+ *  other's. */
+bool ep_fit_design_is_same(const struct ep_fit_design *a, const struct ep_fit_design *b);
+
+/** times [num_cases] by coefficients [num_columns]. */
+void ep_fit_design_predict(const struct ep_fit_design *design, const double *coefficients,
+                           double *times_s);
+
+/** Predict every case from fits without its fold. folds [num_cases] in 0..num_folds-1.
+ *  held_out_s [num_cases] written. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_fit_hold_out(const struct ep_fit_design *design,
+                                             const int64_t *folds, int64_t num_folds,
+                                             double *held_out_s);
+
+/** Fit to the cases with keep[i] alone. coefficients [num_columns]. Returns EP_EINVAL where fewer
+ *  are kept than there are columns. */
+EP_MUST_CHECK enum ep_status ep_fit_subset(const struct ep_fit_design *design, const bool *keep,
+                                           double *coefficients);
+
+/** Draw clusters with replacement and fit again. clusters [num_cases] in 0..num_clusters-1;
+ *  start [num_columns] is the fit to all; draws [num_bootstraps * num_columns] written. Draw b
+ *  depends on (seed, b) alone. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_fit_bootstrap(const struct ep_fit_design *design,
+                                              const int64_t *clusters, int64_t num_clusters,
+                                              int num_bootstraps, uint64_t seed,
+                                              const double *start, double *draws);
+
+/** Tail probability to read off bootstrap quantiles so that an interval over few clusters covers:
+ *  Phi(-sqrt(n/(n-1)) t), t the Student quantile at (1+level)/2 with n-1 degrees of freedom.
+ *  Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 5.3. */
+double ep_fit_expanded_tail(double level, int64_t num_clusters);
+
+#endif
