@@ -45,6 +45,6 @@ void ep_error_clear(void);
 int ep_status_exit_code(enum ep_status status);
 
 /** Prints the place of a broken invariant on stderr and aborts. Called by EP_ASSERT only. */
-_Noreturn void ep_assert_failed(const char *condition, const char *file, int line);
+__attribute__((noreturn)) void ep_assert_failed(const char *condition, const char *file, int line);
 
 #endif

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only C++ of the project: Google Benchmark (1.7 and later) behind a C interface.
+extern "C" {
+#include "base/error.h"
+}
+#include "bench/gbench_shim.h"
+
+#include <benchmark/benchmark.h>
+
+#include <regex.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Case {
+    ep_gbench_case hooks;
+    std::vector<double> samples_s;
+    double begin_s = 0.0;
+    int64_t calls = 0;
+    bool begun = false;
+};
+
+// What ranks other than 0 report.
+class Silent : public benchmark::BenchmarkReporter {
+  public:
+    bool ReportContext(const Context &) override { return true; }
+    void ReportRuns(const std::vector<Run> &) override {}
+};
+
+// Debian's library was built without NDEBUG and so calls every program that uses it a debug build.
+// What matters is how the timed code was built: our own flags are in the context instead.
+class Honest : public benchmark::BenchmarkReporter {
+  public:
+    explicit Honest(benchmark::BenchmarkReporter *inner) : inner_(inner) {}
+
+    bool ReportContext(const Context &context) override
+    {
+        std::ostringstream out, err;
+        inner_->SetOutputStream(&out);
+        inner_->SetErrorStream(&err);
+        const bool goes_on = inner_->ReportContext(context);
+        inner_->SetOutputStream(&GetOutputStream());
+        inner_->SetErrorStream(&GetErrorStream());
+        GetOutputStream() << WithOurBuildType(out.str());
+        GetErrorStream() << WithoutDebugWarning(err.str());
+        return goes_on;
+    }
+
+    void ReportRuns(const std::vector<Run> &runs) override
+    {
+        inner_->ReportRuns(runs);
+        GetOutputStream().flush();
+    }
+    void Finalize() override { inner_->Finalize(); }
+
+  private:
+    static std::string WithOurBuildType(std::string text)
+    {
+#ifdef __OPTIMIZE__
+        const std::string theirs = "\"library_build_type\": \"debug\"";
+        const size_t at = text.find(theirs);
+        if (at != std::string::npos) {
+            text.replace(at, theirs.size(),
+                         "\"library_build_type\": \"release\",\n"
+                         "    \"library_calls_itself\": \"debug\"");
+        }
+#endif
+        return text;
+    }
+
+    static std::string WithoutDebugWarning(const std::string &text)
+    {
+        std::istringstream lines(text);
+        std::string line, kept;
+        while (std::getline(lines, line)) {
+            if (line.find("Library was built as DEBUG") == std::string::npos) {
+                kept += line + "\n";
+            }
+        }
+        return kept;
+    }
+
+    benchmark::BenchmarkReporter *inner_; // the library's own
+};
+
+double UtcSeconds()
+{
+    using clock = std::chrono::system_clock;
+    return std::chrono::duration<double>(clock::now().time_since_epoch()).count();
+}
+
+double MonotonicSeconds()
+{
+    using clock = std::chrono::steady_clock;
+    return std::chrono::duration<double>(clock::now().time_since_epoch()).count();
+}
+
+bool IsTheirs(const char *arg)
+{
+    return std::strncmp(arg, "--benchmark_", 12) == 0 || std::strncmp(arg, "--v=", 4) == 0;
+}
+
+bool HasName(const std::string &arg, const char *name)
+{
+    const size_t length = std::strlen(name);
+    return arg.compare(0, length, name) == 0 && (arg.size() == length || arg[length] == '=');
+}
+
+// The library takes POSIX extended expressions, and only says on stderr that it cannot compile one.
+ep_status CheckFlag(const std::string &flag, int64_t *repetitions)
+{
+    const std::string count = "--benchmark_repetitions=", filter = "--benchmark_filter=";
+    if (flag.compare(0, count.size(), count) == 0) {
+        char *end = nullptr;
+        *repetitions = std::strtoll(flag.c_str() + count.size(), &end, 10);
+        if (*end != '\0' || *repetitions < 1 || *repetitions > 1000000) {
+            return ep_error_set(EP_EINVAL, "%s: a number from 1 to 1000000 is expected",
+                                flag.c_str());
+        }
+    }
+    if (flag.compare(0, filter.size(), filter) == 0) {
+        const char *text = flag.c_str() + filter.size();
+        regex_t compiled;
+        if (regcomp(&compiled, *text == '-' ? text + 1 : text, REG_EXTENDED | REG_NOSUB) != 0) {
+            return ep_error_set(EP_EINVAL, "%s: not an extended regular expression", flag.c_str());
+        }
+        regfree(&compiled);
+    }
+    return EP_OK;
+}
+
+} // namespace
+
+struct ep_gbench {
+    std::vector<std::string> flags;
+    std::vector<std::unique_ptr<Case>> cases;
+    bool quiet = false;
+    int64_t repetitions = 0; // asked for, or 0
+    int64_t planned = 1;     // of the run in progress
+    int64_t num_run = 0;
+    ep_status first_failure = EP_OK;
+
+    void RunCase(Case &one, benchmark::State &state);
+};
+
+// One repetition. The library's own loop is timed twice: by it, and here, since its reporters may be
+// told to keep only aggregates.
+void ep_gbench::RunCase(Case &one, benchmark::State &state)
+{
+    ep_status status = first_failure;
+    if (status == EP_OK && !one.begun) {
+        one.begun = true;
+        one.begin_s = UtcSeconds();
+        status = one.hooks.begin(one.hooks.ctx);
+    }
+    if (first_failure == EP_OK && one.hooks.sync != nullptr) {
+        status = one.hooks.sync(one.hooks.ctx, status);
+    }
+    if (status != EP_OK) {
+        state.SkipWithError("failed, see the message on stderr");
+    }
+    const double start = MonotonicSeconds();
+    for (auto _ : state) {
+        const ep_status ran = one.hooks.run(one.hooks.ctx);
+        status = status == EP_OK ? ran : status;
+    }
+    const double end = MonotonicSeconds();
+    const double iterations = static_cast<double>(one.hooks.iterations);
+    one.samples_s.push_back((end - start) / iterations);
+    const auto rate = benchmark::Counter::kIsIterationInvariantRate;
+    if (one.hooks.flops > 0.0) {
+        state.counters["flops_per_s"] = benchmark::Counter(one.hooks.flops, rate);
+    }
+    if (one.hooks.bytes > 0.0) {
+        state.counters["bytes_per_s"] = benchmark::Counter(one.hooks.bytes, rate);
+    }
+    one.calls++;
+    if (one.begun && one.calls >= planned) {
+        const int64_t num = status == EP_OK ? static_cast<int64_t>(one.samples_s.size()) : 0;
+        const ep_status ended =
+            one.hooks.end(one.hooks.ctx, one.samples_s.data(), num, one.begin_s);
+        status = status == EP_OK ? ended : status;
+        one.begun = false;
+        one.calls = 0;
+        one.samples_s.clear();
+        num_run++;
+    }
+    first_failure = first_failure == EP_OK ? status : first_failure;
+}
+
+extern "C" enum ep_status ep_gbench_create(int *argc, char **argv, bool quiet,
+                                           struct ep_gbench **bench)
+try {
+    auto made = std::make_unique<ep_gbench>();
+    made->quiet = quiet;
+    int kept = 0;
+    for (int i = 0; i < *argc; i++) {
+        if (i > 0 && IsTheirs(argv[i])) {
+            made->flags.emplace_back(argv[i]);
+        } else {
+            argv[kept++] = argv[i];
+        }
+    }
+    argv[kept] = nullptr;
+    *argc = kept;
+    std::vector<char *> theirs = {argv[0]};
+    for (std::string &flag : made->flags) {
+        const ep_status status = CheckFlag(flag, &made->repetitions);
+        if (status != EP_OK) {
+            return status;
+        }
+        if (!(quiet && HasName(flag, "--benchmark_out"))) {
+            theirs.push_back(&flag[0]);
+        }
+    }
+    theirs.push_back(nullptr);
+    int left = static_cast<int>(theirs.size()) - 1;
+    benchmark::Initialize(&left, theirs.data());
+    if (left > 1) {
+        return ep_error_set(EP_EINVAL, "Google Benchmark does not know '%s'", theirs[1]);
+    }
+    *bench = made.release();
+    return EP_OK;
+} catch (const std::bad_alloc &) {
+    return ep_error_set(EP_ENOMEM, "no memory for the benchmark flags");
+}
+
+extern "C" void ep_gbench_destroy(struct ep_gbench *bench)
+{
+    if (bench != nullptr) {
+        benchmark::ClearRegisteredBenchmarks();
+        benchmark::Shutdown();
+        delete bench;
+    }
+}
+
+extern "C" int64_t ep_gbench_repetitions(const struct ep_gbench *bench)
+{
+    return bench->repetitions;
+}
+
+extern "C" bool ep_gbench_has_flag(const struct ep_gbench *bench, const char *name)
+{
+    for (const std::string &flag : bench->flags) {
+        if (HasName(flag, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+extern "C" void ep_gbench_add_context(const char *key, const char *value)
+{
+    benchmark::AddCustomContext(key, value);
+}
+
+extern "C" enum ep_status ep_gbench_register(struct ep_gbench *bench,
+                                             const struct ep_gbench_case *one)
+try {
+    bench->cases.push_back(std::make_unique<Case>());
+    bench->cases.back()->hooks = *one;
+    return EP_OK;
+} catch (const std::bad_alloc &) {
+    return ep_error_set(EP_ENOMEM, "no memory for one more benchmark");
+}
+
+extern "C" enum ep_status ep_gbench_run(struct ep_gbench *bench, int64_t repetitions,
+                                        int64_t *num_run)
+try {
+    bench->planned = bench->repetitions > 0 ? bench->repetitions : repetitions;
+    for (auto &one : bench->cases) {
+        Case *fixed = one.get();
+        benchmark::RegisterBenchmark(
+            fixed->hooks.name,
+            [bench, fixed](benchmark::State &state) { bench->RunCase(*fixed, state); })
+            ->Iterations(fixed->hooks.iterations)
+            ->Repetitions(static_cast<int>(bench->planned))
+            ->UseRealTime()
+            ->Unit(benchmark::kMicrosecond);
+    }
+    Silent silent;
+    if (bench->quiet) {
+        benchmark::RunSpecifiedBenchmarks(&silent);
+    } else {
+        Honest honest(benchmark::CreateDefaultDisplayReporter());
+        benchmark::RunSpecifiedBenchmarks(&honest);
+    }
+    *num_run = bench->num_run;
+    return bench->first_failure;
+} catch (const std::bad_alloc &) {
+    return ep_error_set(EP_ENOMEM, "no memory for the benchmarks");
+}
