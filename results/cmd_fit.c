@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* epbench fit: fit the ladder to the records of one or more runs, print it, write machine.json. */
+#include "base/command.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/options.h"
+#include "base/table.h"
+#include "base/units.h"
+#include "results/fit.h"
+#include "results/machine_file.h"
+#include "results/run_dir.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum ep_status ep_cmd_fit(int argc, char **argv);
+
+enum { MAX_DIRECTORIES = 256 };
+
+struct input {
+    const char *directories[MAX_DIRECTORIES];
+    int num_directories;
+    const char *json; /* NULL = the table on stdout */
+    struct ep_fit_options options;
+};
+
+/* clang-format off */
+static const struct argp_option options[] = {
+    {"json", 'j', "FILE", 0, "Write what goes into machine.json to FILE too (- = stdout, instead of "
+     "the table)", 0},
+    {"bootstrap", 'b', "N", 0, "Bootstrap draws for intervals; 0 = none (default 400)", 0},
+    {"seed", 's', "SEED", 0, "Random seed of the bootstrap (default 1)", 0},
+    {"peak", 'p', "BANDWIDTH", 0, "No rank can move more than this, for example 25GB/s (default: "
+     "the copy peak that the records hold, if any)", 0},
+    {0},
+};
+/* clang-format on */
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+    struct input *in = state->input;
+    int64_t number = 0;
+    switch (key) {
+    case 'j': in->json = text; return 0;
+    case 'b':
+        if (ep_parse_i64(text, "--bootstrap", 0, 100000, &number) != EP_OK) {
+            return EINVAL;
+        }
+        in->options.num_bootstraps = (int)number;
+        return 0;
+    case 's':
+        if (ep_parse_i64(text, "--seed", 0, INT64_MAX, &number) != EP_OK) {
+            return EINVAL;
+        }
+        in->options.seed = (uint64_t)number;
+        return 0;
+    case 'p':
+        return ep_parse_bandwidth(text, "--peak", &in->options.peak_bytes_per_s) == EP_OK ? 0
+                                                                                         : EINVAL;
+    case ARGP_KEY_ARG:
+        if (in->num_directories == MAX_DIRECTORIES) {
+            ep_error_set(EP_EINVAL, "more than %d directories", MAX_DIRECTORIES);
+            return EINVAL;
+        }
+        in->directories[in->num_directories++] = text;
+        return 0;
+    case ARGP_KEY_END:
+        if (in->num_directories == 0) {
+            ep_error_set(EP_EINVAL, "a run directory is missing: epbench fit DIR...");
+            return EINVAL;
+        }
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* --- the table ------------------------------------------------------------------------------- */
+
+static void print_percent(struct ep_table *table, double fraction)
+{
+    if (isnan(fraction)) {
+        ep_table_add(table, "-");
+    } else {
+        ep_table_add(table, "%.1f", 100 * fraction);
+    }
+}
+
+static const char *print_value(const struct ep_fit_parameter *p, double value, char *text,
+                               size_t length)
+{
+    return strcmp(p->unit, "bytes/s") == 0 ? ep_format_bandwidth(value, text, length)
+                                           : ep_format_time(value, text, length);
+}
+
+/* "B 8.01 GB/s [7.90 GB/s, 8.12 GB/s]" for each parameter that stands; names of the others. */
+static void print_parameters(const struct ep_fit_rung *r, char *text, size_t length)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int j = 0; j < r->num_parameters && used < length; j++) {
+        const struct ep_fit_parameter *p = &r->parameters[j];
+        char value[32], low[32], high[32];
+        int put;
+        if (p->withheld != NULL) {
+            put = snprintf(text + used, length - used, "%s%s withheld", used > 0 ? "; " : "",
+                           p->name);
+        } else if (isnan(p->low)) {
+            put = snprintf(text + used, length - used, "%s%s %s", used > 0 ? "; " : "", p->name,
+                           print_value(p, p->value, value, sizeof value));
+        } else {
+            put = snprintf(text + used, length - used, "%s%s %s [%s, %s]", used > 0 ? "; " : "",
+                           p->name, print_value(p, p->value, value, sizeof value),
+                           print_value(p, p->low, low, sizeof low),
+                           print_value(p, p->high, high, sizeof high));
+        }
+        used += put > 0 ? (size_t)put : 0;
+    }
+}
+
+static void print_rung(struct ep_table *table, const struct ep_fit_rung *r)
+{
+    char parameters[512];
+    ep_table_add(table, "%s%s", r->rung->name, r->chosen ? " *" : "");
+    ep_table_add(table, "%s", r->rung->formula);
+    print_percent(table, r->held_out.median_ape);
+    print_percent(table, r->held_out.p95_ape);
+    print_percent(table, r->held_out.max_ape);
+    print_percent(table, r->in_sample.median_ape);
+    print_percent(table, r->extrapolation.median_ape);
+    print_percent(table, r->coverage);
+    if (r->same_as != NULL) {
+        ep_table_add(table, "the same as %s on these records", r->same_as->name);
+    } else {
+        print_parameters(r, parameters, sizeof parameters);
+        ep_table_add(table, "%s", parameters);
+    }
+}
+
+/* Reasons once each, however many rungs have them. */
+static void print_withheld(const struct ep_fit_group *g, FILE *out)
+{
+    for (int i = 0; i < EP_NUM_RUNGS; i++) {
+        const struct ep_fit_rung *r = &g->rungs[i];
+        for (int j = 0; j < r->num_parameters && r->same_as == NULL; j++) {
+            if (r->parameters[j].withheld != NULL) {
+                fprintf(out, "  %s, %s withheld: %s\n", r->rung->name, r->parameters[j].name,
+                        r->parameters[j].withheld);
+            }
+        }
+    }
+    for (int64_t i = 0; i < g->notes.num; i++) {
+        fprintf(out, "  note: %s\n", g->notes.items[i].text);
+    }
+}
+
+static enum ep_status print_group(const struct ep_fit_group *g, FILE *out)
+{
+    static const char *const headers[] = {"rung",   "time",        "median %", "p95 %",
+                                          "max %",  "in-sample %", "largest %", "coverage %",
+                                          "parameters"};
+    struct ep_table *table = NULL;
+    enum ep_status status =
+        ep_table_create(headers, (int)(sizeof headers / sizeof headers[0]), &table);
+    if (status != EP_OK) {
+        return status;
+    }
+    fprintf(out, "%s: %s time of %" PRId64 " cases (%" PRId64 " skews, %" PRId64 " sizes)", g->name,
+            g->target, g->num_cases, g->num_skews, g->num_sizes);
+    if (g->num_folds > 1) {
+        fprintf(out, ", errors on held-out %ss", g->fold_kind);
+    }
+    if (!isnan(g->noise_floor)) {
+        fprintf(out, ", noise floor %.1f %%", 100 * g->noise_floor);
+    }
+    if (!isnan(g->launch_noise_floor)) {
+        fprintf(out, ", between launches %.1f %%", 100 * g->launch_noise_floor);
+    }
+    fprintf(out, "\n");
+    for (int i = 0; i < EP_NUM_RUNGS; i++) {
+        print_rung(table, &g->rungs[i]);
+    }
+    status = ep_table_print(table, out);
+    ep_table_destroy(table);
+    print_withheld(g, out);
+    fprintf(out, "\n");
+    return status;
+}
+
+static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
+        status = print_group(&fit->groups[i], out);
+    }
+    fprintf(out, "* = chosen: the simplest rung within one standard error of the best.\n");
+    for (int64_t i = 0; i < fit->notes.num; i++) {
+        fprintf(out, "note: %s\n", fit->notes.items[i].text);
+    }
+    return status;
+}
+
+/* --- the command ----------------------------------------------------------------------------- */
+
+static enum ep_status write_json(const struct input *in, const json_t *json)
+{
+    char *path = ep_path_join(in->directories[0], "machine.json");
+    if (path == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a path");
+    }
+    enum ep_status status = ep_json_save(path, json);
+    if (status == EP_OK && in->json != NULL) {
+        status = ep_json_save(in->json, json);
+    }
+    free(path);
+    return status;
+}
+
+enum ep_status ep_cmd_fit(int argc, char **argv)
+{
+    static const struct argp argp = {
+        options, parse, "DIR...",
+        "Fit the cost model to the comm records of one or more runs of one machine: each rung's "
+        "parameters with intervals, its errors on skews it has not seen, and which rung to use. "
+        "Writes machine.json into the first DIR.",
+        NULL, NULL, NULL};
+    enum ep_status status = EP_OK;
+    struct input in = {0};
+    struct ep_records records = {0};
+    struct ep_fit fit = {0};
+    json_t *json = NULL;
+    struct ep_run run;
+    ep_run_init(&run);
+    ep_fit_options_default(&in.options);
+    EP_TRY(ep_options_parse(&argp, argc, argv, &in));
+    EP_TRY(ep_run_read(in.directories[0], &run));
+    EP_TRY(ep_records_read(in.directories, in.num_directories, &records));
+    for (int64_t i = 0; i < records.warnings.num; i++) {
+        fprintf(stderr, "epbench fit: warning: %s\n", records.warnings.items[i].text);
+    }
+    EP_TRY(ep_fit_records(&records, &in.options, &fit));
+    EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
+    EP_TRY(write_json(&in, json));
+    if (in.json == NULL || strcmp(in.json, "-") != 0) {
+        EP_TRY(print_fit(&fit, stdout));
+    }
+out:
+    json_decref(json);
+    ep_fit_fini(&fit);
+    ep_records_fini(&records);
+    ep_run_fini(&run);
+    return status;
+}
