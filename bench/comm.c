@@ -23,6 +23,7 @@ struct ep_comm {
     MPI_Comm handle;
     MPI_Comm node; /* the ranks of this node */
     int rank, size;
+    int world_rank;
     int num_nodes;
     int *node_of; /* [size] */
 };
@@ -142,6 +143,7 @@ static enum ep_status wrap(MPI_Comm handle, struct ep_comm **comm)
     EP_TRY(MPI(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN)));
     EP_TRY(MPI(MPI_Comm_rank(handle, &c->rank)));
     EP_TRY(MPI(MPI_Comm_size(handle, &c->size)));
+    EP_TRY(MPI(MPI_Comm_rank(MPI_COMM_WORLD, &c->world_rank)));
     c->node_of = calloc((size_t)c->size, sizeof *c->node_of);
     leaders = calloc((size_t)c->size, sizeof *leaders);
     if (c->node_of == NULL || leaders == NULL) {
@@ -215,6 +217,11 @@ int ep_comm_rank(const struct ep_comm *comm)
 int ep_comm_size(const struct ep_comm *comm)
 {
     return comm->size;
+}
+
+int ep_comm_world_rank(const struct ep_comm *comm)
+{
+    return comm->world_rank;
 }
 
 int ep_comm_num_nodes(const struct ep_comm *comm)

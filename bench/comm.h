@@ -24,6 +24,7 @@ int ep_comm_rank(const struct ep_comm *comm);
 int ep_comm_size(const struct ep_comm *comm);
 int ep_comm_num_nodes(const struct ep_comm *comm);
 int ep_comm_node_of(const struct ep_comm *comm, int rank);
+int ep_comm_world_rank(const struct ep_comm *comm); /* of this process, in MPI_COMM_WORLD */
 bool ep_comm_is_root(const struct ep_comm *comm); /* rank 0 */
 
 /** Ranks per node where all nodes have as many, else 0. Local. */

@@ -11,12 +11,14 @@
 
 #define COMMAND(id) enum ep_status ep_cmd_##id(int argc, char **argv)
 
+COMMAND(comm);
 COMMAND(topo);
 COMMAND(fit);
 
 static const struct ep_command commands[] = {
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},
     {.name = NULL},
 };
 

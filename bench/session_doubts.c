@@ -114,7 +114,10 @@ enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm
     record->page_faults = events[1];
 
     const double half_width = (record->high_s - record->low_s) / 2 / record->median_s;
-    if (!(half_width <= 0.02)) {
+    if (isnan(half_width)) {
+        EP_TRY(ep_record_add_note(&record->warnings, "no-interval", "%lld samples are too few for an "
+                                  "interval of the median (6 are needed)", (long long)result->num));
+    } else if (half_width > 0.02) {
         EP_TRY(ep_record_add_note(&record->warnings, "wide-interval", "95 %% interval of the median "
                                   "is +-%.1f %%; give it more time (--case-time)",
                                   100 * half_width));

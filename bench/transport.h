@@ -10,6 +10,7 @@
 #include "kernels/routing.h"
 #include "kernels/traffic.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** One case as a transport sees it. All borrowed; must outlive the transport's state. */
@@ -64,10 +65,14 @@ struct ep_transport {
     const char *name;    /* as in --transport and records */
     const char *summary; /* one line for --help */
     enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
+    bool pads;           /* sends rows that carry no token besides */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);
     void (*view)(const void *state, struct ep_expert_rows *rows); /* NULL for null */
+    /* Rows this rank really puts on the way to each rank in a dispatch, padding and self included;
+     * rows [num_ranks], overwritten. Combine sends the transpose. */
+    void (*sent_rows)(const void *state, int64_t *rows);
     void (*extras)(const void *state, struct ep_transport_extras *extras);
     void (*destroy)(void *state);
 };

@@ -122,6 +122,14 @@ out:
     return status;
 }
 
+static void sent_rows(const void *state, int64_t *rows)
+{
+    const struct state *s = state;
+    for (int r = 0; r < s->copies.num_ranks; r++) {
+        rows[r] = s->rows_per_rank;
+    }
+}
+
 static void extras(const void *state, struct ep_transport_extras *e)
 {
     const struct state *s = state;
@@ -144,6 +152,7 @@ const struct ep_transport ep_transport_alltoall = {
     .name = "alltoall",
     .summary = "one row per (token, expert), MPI_Alltoall with padded slots",
     .basis = EP_BASIS_COPIES,
+    .pads = true,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
                                        {"pack", ep_copies_run_pack, ep_copies_pack_bytes},
@@ -159,6 +168,7 @@ const struct ep_transport ep_transport_alltoall = {
     },
     .create = create,
     .view = ep_copies_view,
+    .sent_rows = sent_rows,
     .extras = extras,
     .destroy = destroy,
 };

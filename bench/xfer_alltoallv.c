@@ -125,6 +125,12 @@ out:
     return status;
 }
 
+static void sent_rows(const void *state, int64_t *rows)
+{
+    const struct state *s = state;
+    ep_copies_send_rows(&s->copies, rows);
+}
+
 static void extras(const void *state, struct ep_transport_extras *e)
 {
     const struct state *s = state;
@@ -153,6 +159,7 @@ const struct ep_transport ep_transport_alltoallv = {
     },
     .create = create,
     .view = ep_copies_view,
+    .sent_rows = sent_rows,
     .extras = extras,
     .destroy = destroy,
 };

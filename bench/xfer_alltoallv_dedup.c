@@ -420,6 +420,14 @@ static void view(const void *state, struct ep_expert_rows *rows)
     };
 }
 
+static void sent_rows(const void *state, int64_t *rows)
+{
+    const struct state *s = state;
+    for (int r = 0; r < s->num_ranks; r++) {
+        rows[r] = s->out.row_count[r];
+    }
+}
+
 static void extras(const void *state, struct ep_transport_extras *e)
 {
     const struct state *s = state;
@@ -448,6 +456,7 @@ const struct ep_transport ep_transport_alltoallv_dedup = {
     },
     .create = create,
     .view = view,
+    .sent_rows = sent_rows,
     .extras = extras,
     .destroy = destroy,
 };

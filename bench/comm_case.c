@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A visit of one case: what is set up, in which order it is measured, and how it is checked. */
+#include "bench/comm_case.h"
+
+#include "bench/comm_record.h"
+#include "bench/pattern.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MIN_PHASE_SAMPLES = 5, MAX_PHASE_SAMPLES = 60 };
+
+/* Shares of a visit's time: whole and phases of each operation. */
+static const double whole_share = 0.6;
+
+struct visit {
+    struct ep_comm_setting setting; /* what records need: comm_record.h */
+    struct ep_routing routing;      /* this rank's tokens */
+    struct ep_exchange exchange;
+    void *state;
+    char *flush; /* read before each repetition where buffers are to be cold */
+    int64_t flush_bytes;
+    volatile char flushed;
+    enum ep_op op;
+};
+
+static enum ep_status run_whole(void *ctx)
+{
+    struct visit *v = ctx;
+    return ep_transport_run(v->setting.point->transport, v->op, v->state);
+}
+
+static enum ep_status run_phase(void *ctx, int phase)
+{
+    struct visit *v = ctx;
+    return v->setting.point->transport->ops[v->op].phases[phase].run(v->state);
+}
+
+/* Reads and writes more than the last-level cache holds. */
+static enum ep_status empty_caches(void *ctx)
+{
+    struct visit *v = ctx;
+    for (int64_t i = 0; i < v->flush_bytes; i += 64) {
+        v->flush[i]++;
+    }
+    v->flushed = v->flush[0];
+    return EP_OK;
+}
+
+static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = v->setting.point;
+    struct ep_comm_setting *setting = &v->setting;
+    EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &setting->placement));
+    EP_TRY(point->tokens_per_rank != NULL
+               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &setting->map)
+               : ep_token_map_init_equal(point->num_ranks, point->tokens, &setting->map));
+    const struct ep_router_config config = {
+        .skew = point->skew,
+        .placement = &setting->placement,
+        .tokens = &setting->map,
+        .top_k = point->top_k,
+        .seed = s->options.seed,
+    };
+    EP_TRY(ep_router_create(&config, &setting->router));
+    EP_TRY(ep_router_generate_rank(setting->router, ep_comm_rank(setting->comm), true,
+                                   &v->routing));
+out:
+    return status;
+}
+
+static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = v->setting.point;
+    const int rank = ep_comm_rank(v->setting.comm);
+    void *tokens = NULL;
+    void *results = NULL;
+    const int64_t row_bytes = ep_dtype_row_bytes(point->dtype, point->hidden);
+    const int64_t combine_row_bytes = ep_dtype_row_bytes(point->combine_dtype, point->hidden);
+    ep_arena_reset(s->arena);
+    EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * row_bytes, "token rows", &tokens));
+    EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * combine_row_bytes, "combined rows",
+                          &results));
+    ep_pattern_fill_tokens(v->setting.map.start[rank], v->routing.num_tokens, row_bytes, tokens);
+    if (point->cold) {
+        struct ep_topo_caches caches;
+        ep_topo_get_caches(s->topo, 0, &caches);
+        v->flush_bytes = 2 * (caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes);
+        v->flush = calloc(1, (size_t)v->flush_bytes + 1);
+        if (v->flush == NULL) {
+            status = ep_error_set(EP_ENOMEM, "no memory to empty caches with");
+            goto out;
+        }
+    }
+    v->exchange = (struct ep_exchange){
+        .comm = v->setting.comm,
+        .placement = &v->setting.placement,
+        .routing = &v->routing,
+        .hidden = point->hidden,
+        .dtype = point->dtype,
+        .combine_dtype = point->combine_dtype,
+        .row_bytes = row_bytes,
+        .combine_row_bytes = combine_row_bytes,
+        .capacity = point->capacity,
+        .arena = s->arena,
+        .tokens = tokens,
+        .results = results,
+    };
+out:
+    return status;
+}
+
+/* The rows this rank must hold, verified against what it holds; and for combine the experts' results
+ * put in place first. Runs the operation once more, untimed. */
+static enum ep_status verify(struct visit *v, struct ep_check *check)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_setting *setting = &v->setting;
+    const struct ep_transport *transport = setting->point->transport;
+    const int rank = ep_comm_rank(setting->comm);
+    int64_t *tokens = NULL;
+    int64_t *start = NULL;
+    int64_t num_rows = 0;
+    struct ep_expert_rows rows = {0};
+    status = ep_pattern_expect_rows(setting->router, &setting->placement, &setting->map,
+                                    setting->point->top_k, rank, &tokens, &start, &num_rows);
+    EP_TRY(ep_comm_agree(setting->comm, status));
+    if (v->op == EP_OP_DISPATCH) {
+        /* What the last measured repetition left must not pass for this one's result. */
+        transport->view(v->state, &rows);
+        memset((char *)rows.rows, 0xa5, (size_t)(rows.start[rows.num_experts] *
+                                                 v->exchange.row_bytes));
+        EP_TRY(run_whole(v));
+        transport->view(v->state, &rows);
+        status = ep_pattern_check_rows(&rows, v->exchange.row_bytes, tokens, start, check);
+    } else {
+        const int32_t *experts = NULL;
+        (void)ep_placement_local_experts(&setting->placement, rank, &experts);
+        transport->view(v->state, &rows);
+        ep_pattern_fill_outputs(&rows, tokens, experts, v->exchange.combine_dtype,
+                                v->exchange.hidden);
+        memset(v->exchange.results, 0xa5, (size_t)(v->routing.num_tokens *
+                                                   v->exchange.combine_row_bytes));
+        EP_TRY(run_whole(v));
+        ep_pattern_check_results(&v->routing, setting->map.start[rank],
+                                 v->exchange.combine_dtype, v->exchange.hidden,
+                                 transport->basis == EP_BASIS_COPIES ? 1 : 2,
+                                 v->exchange.results, check);
+    }
+    EP_TRY(ep_comm_agree(setting->comm, status));
+    int64_t sums[4] = {check->rows, check->wrong, check->missing, check->doubled};
+    EP_TRY(ep_comm_sum_i64(setting->comm, sums, 4));
+    *check = (struct ep_check){sums[0], sums[1], sums[2], sums[3]};
+out:
+    free(tokens);
+    free(start);
+    return status;
+}
+
+static struct ep_harness_plan plan_of(const struct ep_session *s, const struct ep_comm_effort *effort,
+                                      double time_s)
+{
+    struct ep_harness_plan plan = ep_harness_plan_default(whole_share * time_s);
+    plan.cadence = s->options.cadence;
+    plan.stream_repetitions = 10;
+    plan.warmup_repetitions = effort->warmup;
+    plan.warmup_s = 0.05 * time_s;
+    if (effort->max_samples > 0) {
+        plan.max_samples = effort->max_samples;
+        plan.min_samples = plan.min_samples < plan.max_samples ? plan.min_samples
+                                                               : plan.max_samples;
+    }
+    return plan;
+}
+
+static enum ep_status measure_op(struct ep_session *s, struct visit *v,
+                                 const struct ep_comm_effort *effort, double time_s,
+                                 int64_t visit_idx, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *comm = v->setting.comm;
+    const struct ep_transport *transport = v->setting.point->transport;
+    struct ep_harness_result whole = {0};
+    struct ep_harness_phases phases = {0};
+    struct ep_check check = {0};
+    const struct ep_harness_env env = ep_comm_harness_env(comm);
+    const struct ep_harness_work work = {
+        .run = run_whole,
+        .run_phase = run_phase,
+        .num_phases = transport->ops[v->op].num_phases,
+        .prepare = v->flush != NULL ? empty_caches : NULL,
+        .ctx = v,
+    };
+    const struct ep_harness_plan plan = plan_of(s, effort, time_s);
+    EP_TRY(ep_session_begin_record(s, comm, record));
+    const struct ep_os_counters before = ep_os_counters_read();
+    EP_TRY(ep_harness_measure(&env, &work, &plan, &whole));
+    const struct ep_os_counters during = ep_os_counters_since(&before);
+    if (work.num_phases > 0) {
+        const double fit = (1 - whole_share) * time_s / fmax(whole.summary.median, 1e-9);
+        int64_t num = fit < MIN_PHASE_SAMPLES ? MIN_PHASE_SAMPLES : MAX_PHASE_SAMPLES;
+        num = fit >= MIN_PHASE_SAMPLES && fit < MAX_PHASE_SAMPLES ? (int64_t)fit : num;
+        num = effort->max_samples > 0 && num > effort->max_samples ? effort->max_samples : num;
+        EP_TRY(ep_harness_measure_phases(&env, &work, num, &phases));
+    }
+    EP_TRY(ep_session_set_samples(s, comm, &whole, &during, record));
+    if (effort->check && transport->view != NULL) {
+        EP_TRY(verify(v, &check));
+        record->verified = check.wrong == 0 && check.missing == 0 && check.doubled == 0;
+        record->check = (struct ep_record_check){check.rows, check.wrong, check.missing,
+                                                 check.doubled};
+    }
+    record->visit_idx = visit_idx;
+    EP_TRY(ep_comm_record_fill(s, &v->setting, v->op, v->state, &phases, record));
+out:
+    ep_harness_result_fini(&whole);
+    ep_harness_phases_fini(&phases);
+    return status;
+}
+
+/* Everything the measuring ranks do; statuses are agreed among them. */
+static enum ep_status visit_part(struct ep_session *s, struct visit *v,
+                                 const struct ep_comm_effort *effort, int64_t visit_idx,
+                                 struct ep_record *records)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = v->setting.point;
+    EP_TRY(ep_comm_agree(v->setting.comm, set_up_routing(s, v)));
+    EP_TRY(ep_comm_agree(v->setting.comm, set_up_buffers(s, v)));
+    EP_TRY(point->transport->create(&v->exchange, &v->state));
+    EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
+    v->op = EP_OP_DISPATCH;
+    EP_TRY(run_whole(v)); /* combine needs one */
+    const int num_ops = point->ops[EP_OP_DISPATCH] + point->ops[EP_OP_COMBINE];
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        if (point->ops[op]) {
+            v->op = (enum ep_op)op;
+            EP_TRY(measure_op(s, v, effort, effort->visit_s / num_ops, visit_idx, &records[op]));
+        }
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_comm_case_visit(struct ep_session *session, struct ep_comm *part,
+                                  const struct ep_comm_case *point,
+                                  const struct ep_comm_effort *effort, int64_t visit_idx,
+                                  struct ep_record records[EP_NUM_OPS])
+{
+    enum ep_status status = EP_OK;
+    struct visit v = {.setting = {.comm = part, .point = point}};
+    if (part != NULL) {
+        status = visit_part(session, &v, effort, visit_idx, records);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        if (point->ops[op]) {
+            EP_TRY(ep_session_add_record(session, &records[op]));
+        }
+    }
+    if (session->writes && ep_comm_is_root(session->world)) {
+        status = ep_comm_record_write_traffic(&v.setting, session->dir.path);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+out:
+    point->transport->destroy(v.state);
+    ep_comm_setting_fini(&v.setting);
+    ep_routing_fini(&v.routing);
+    free(v.flush);
+    return status;
+}

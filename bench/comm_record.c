@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filling comm records. */
+#include "bench/comm_record.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void ep_comm_setting_fini(struct ep_comm_setting *s)
+{
+    ep_placement_fini(&s->placement);
+    ep_token_map_fini(&s->map);
+    ep_router_destroy(s->router);
+    ep_traffic_fini(&s->traffic);
+    free(s->sent);
+    free(s->world_rank);
+}
+
+enum ep_status ep_comm_record_count(struct ep_comm_setting *s, const struct ep_routing *routing,
+                                    const void *state)
+{
+    enum ep_status status = EP_OK;
+    const int num_ranks = ep_comm_size(s->comm);
+    const int rank = ep_comm_rank(s->comm);
+    const int64_t pairs = (int64_t)num_ranks * num_ranks;
+    const struct ep_transport *transport = s->point->transport;
+    int64_t *expected = calloc((size_t)pairs, sizeof *expected);
+    int32_t *nodes = calloc((size_t)num_ranks, sizeof *nodes);
+    s->sent = calloc((size_t)pairs, sizeof *s->sent);
+    s->world_rank = calloc((size_t)num_ranks, sizeof *s->world_rank);
+    if (expected == NULL || nodes == NULL || s->sent == NULL || s->world_rank == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for the traffic of %d ranks", num_ranks);
+    }
+    for (int r = 0; status == EP_OK && r < num_ranks; r++) {
+        nodes[r] = ep_comm_node_of(s->comm, r);
+    }
+    if (status == EP_OK) {
+        status = ep_traffic_init(&s->placement, nodes, ep_comm_num_nodes(s->comm),
+                                 s->point->top_k, &s->traffic);
+    }
+    if (status == EP_OK) {
+        status = ep_traffic_add(&s->traffic, rank, routing->topk_idx, routing->num_tokens);
+    }
+    EP_TRY(ep_comm_agree(s->comm, status));
+    const int64_t world_rank = ep_comm_world_rank(s->comm);
+    EP_TRY(ep_comm_allgather_i64(s->comm, &world_rank, 1, s->world_rank));
+    /* Every rank has counted its own tokens: the sum is the whole. */
+    EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.copies, pairs));
+    EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.ranks, pairs));
+    EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.nodes,
+                           num_ranks * (int64_t)ep_comm_num_nodes(s->comm)));
+    if (transport->sent_rows != NULL) {
+        struct ep_transport_extras extras;
+        transport->sent_rows(state, s->sent + (int64_t)rank * num_ranks);
+        transport->extras(state, &extras);
+        EP_TRY(ep_comm_sum_i64(s->comm, s->sent, pairs));
+        int64_t sums[2] = {extras.metadata_bytes, extras.padding_bytes};
+        EP_TRY(ep_comm_sum_i64(s->comm, sums, 2));
+        s->metadata_bytes = sums[0];
+        s->padding_bytes = sums[1];
+        ep_traffic_fill_rows(&s->traffic, transport->basis, expected);
+        const bool exact = memcmp(expected, s->sent, (size_t)pairs * sizeof *expected) == 0;
+        if (!exact && !transport->pads) {
+            status = ep_error_set(EP_ECHECK, "%s sends other rows than the %s basis counts",
+                                  transport->name, ep_basis_name(transport->basis));
+            goto out;
+        }
+    }
+out:
+    free(expected);
+    free(nodes);
+    return status;
+}
+
+struct level_context {
+    const struct ep_topo *topo;
+    const int64_t *world_rank;
+};
+
+static int64_t level_of(void *context, int64_t i, int64_t j)
+{
+    const struct level_context *c = context;
+    return ep_topo_level_of(c->topo, c->world_rank[i], c->world_rank[j]);
+}
+
+/* All rows through the busiest rank in one direction, own ones included. */
+static int64_t logical_rows_max(const int64_t *rows, int64_t num_ranks)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < num_ranks; i++) {
+        int64_t out = 0;
+        int64_t in = 0;
+        for (int64_t j = 0; j < num_ranks; j++) {
+            out += rows[i * num_ranks + j];
+            in += rows[j * num_ranks + i];
+        }
+        most = out > most ? out : most;
+        most = in > most ? in : most;
+    }
+    return most;
+}
+
+static double achieved_skew(const struct ep_traffic *traffic)
+{
+    const int64_t num = traffic->num_ranks;
+    int64_t most = 0;
+    int64_t sum = 0;
+    for (int64_t j = 0; j < num; j++) {
+        int64_t received = 0;
+        for (int64_t i = 0; i < num; i++) {
+            received += traffic->copies[i * num + j];
+        }
+        most = received > most ? received : most;
+        sum += received;
+    }
+    return sum > 0 ? (double)most * (double)num / (double)sum : NAN;
+}
+
+static enum ep_status fill_bytes(const struct ep_comm_setting *s, enum ep_op op, int64_t row_bytes,
+                                 int64_t *rows, int64_t *scratch, struct ep_record *record)
+{
+    const int64_t num_ranks = s->traffic.num_ranks;
+    for (int basis = 0; basis < EP_NUM_BASES; basis++) {
+        struct ep_traffic_totals totals;
+        ep_traffic_fill_rows(&s->traffic, (enum ep_basis)basis, rows);
+        if (op == EP_OP_COMBINE) {
+            ep_traffic_transpose(rows, num_ranks, scratch);
+        }
+        ep_traffic_sum(op == EP_OP_COMBINE ? scratch : rows, num_ranks, &totals);
+        record->bytes[basis] = (struct ep_record_bytes){
+            .total = totals.total * row_bytes,
+            .remote = totals.remote * row_bytes,
+            .max_out = totals.max_out * row_bytes,
+            .max_in = totals.max_in * row_bytes,
+        };
+    }
+    return EP_OK;
+}
+
+static enum ep_status fill_levels(const struct ep_topo *topo, const struct ep_features *features,
+                                  struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t l = 0; l < features->num_levels; l++) {
+        const struct ep_level_features *level = &features->levels[l];
+        if (level->total_bytes == 0 && level->messages_max == 0) {
+            continue;
+        }
+        struct ep_record_level *item = NULL;
+        EP_TRY(ep_record_add_level(record, topo->levels[l].name, &item));
+        item->total = level->total_bytes;
+        item->max_in = level->max_in_bytes;
+        item->max_out = level->max_out_bytes;
+        item->messages = level->messages_max;
+        for (int bin = 0; bin < EP_MESSAGE_BINS; bin++) {
+            if (level->hist[bin].count > 0) {
+                EP_TRY(ep_record_add_message_bin(record, record->levels.num - 1, bin,
+                                                 level->hist[bin].count, level->hist[bin].bytes));
+            }
+        }
+    }
+out:
+    return status;
+}
+
+static enum ep_status fill_features(struct ep_session *session, const struct ep_comm_setting *s,
+                                    enum ep_op op, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const int64_t num_ranks = s->traffic.num_ranks;
+    const size_t pairs = (size_t)(num_ranks * num_ranks);
+    struct ep_features features = {0};
+    int64_t *rows = calloc(2 * pairs, sizeof *rows);
+    if (rows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the features of %lld ranks",
+                            (long long)num_ranks);
+    }
+    EP_TRY(fill_bytes(s, op, record->row_bytes, rows, rows + pairs, record));
+    if (op == EP_OP_COMBINE) {
+        ep_traffic_transpose(s->sent, num_ranks, rows);
+    } else {
+        memcpy(rows, s->sent, pairs * sizeof *rows);
+    }
+    struct level_context context = {session->topo, s->world_rank};
+    const struct ep_features_config config = {
+        .num_ranks = num_ranks,
+        .row_bytes = record->row_bytes,
+        .rank_node = s->traffic.rank_node,
+        .num_levels = session->topo->num_levels,
+        .level = level_of,
+        .context = &context,
+    };
+    EP_TRY(ep_features_init(rows, &config, &features));
+    record->mean_out_bytes = features.mean_out_bytes;
+    record->h_rank_bytes = features.h_rank_bytes;
+    record->h_nic_bytes = features.h_nic_bytes;
+    record->h_node_bytes = features.h_node_bytes;
+    record->self_bytes_max = features.self_bytes_max;
+    record->step_sum_bytes = features.step_sum_bytes;
+    record->messages_max = features.messages_max;
+    record->messages_nonzero_max = features.messages_nonzero_max;
+    EP_TRY(fill_levels(session->topo, &features, record));
+    const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");
+    const double time_s = exchange != NULL ? exchange->median_s : record->median_s;
+    const double logical = (double)(logical_rows_max(rows, num_ranks) * record->row_bytes);
+    if (s->point->transport->sent_rows != NULL && time_s > 0) {
+        record->bw_bytes_per_s = (double)features.h_rank_bytes / time_s;
+        record->bw_logical_bytes_per_s = logical / time_s;
+        EP_TRY(ep_record_set_text(&record->bw_time, exchange != NULL ? "exchange" : "whole"));
+    }
+out:
+    ep_features_fini(&features);
+    free(rows);
+    return status;
+}
+
+static enum ep_status fill_phases(const struct ep_comm_setting *s, enum ep_op op, const void *state,
+                                  const struct ep_harness_phases *phases,
+                                  struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const int num_ranks = ep_comm_size(s->comm);
+    double *medians = calloc((size_t)num_ranks, sizeof *medians);
+    status = medians == NULL ? ep_error_set(EP_ENOMEM, "no memory for phases") : EP_OK;
+    EP_TRY(ep_comm_agree(s->comm, status));
+    for (int i = 0; i < phases->num_phases; i++) {
+        const struct ep_transport_phase *phase = &s->point->transport->ops[op].phases[i];
+        const struct ep_harness_result *result = &phases->phases[i];
+        int64_t copied = phase->copied_bytes != NULL ? phase->copied_bytes(state) : 0;
+        EP_TRY(ep_comm_max_i64(s->comm, &copied, 1));
+        EP_TRY(ep_comm_allgather_f64(s->comm, &result->local_median_s, 1, medians));
+        struct ep_record_phase *item = NULL;
+        EP_TRY(ep_record_add_phase(record, phase->name, &item));
+        item->median_s = result->summary.median;
+        item->low_s = result->summary.low;
+        item->high_s = result->summary.high;
+        item->copied_bytes_max = copied;
+        EP_TRY(ep_record_set_f64s(&item->rank_median_s, medians, num_ranks));
+    }
+out:
+    free(medians);
+    return status;
+}
+
+static enum ep_status fill_names(const struct ep_comm_setting *s, enum ep_op op,
+                                 struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = s->point;
+    record->tokens = s->map.max_tokens;
+    if (point->tokens_per_rank != NULL) {
+        EP_TRY(ep_record_set_i64s(&record->tokens_per_rank, point->tokens_per_rank,
+                                  point->num_ranks));
+    }
+    record->hidden = point->hidden;
+    record->experts = point->experts;
+    record->top_k = point->top_k;
+    const enum ep_dtype dtype = op == EP_OP_COMBINE ? point->combine_dtype : point->dtype;
+    record->row_bytes = ep_dtype_row_bytes(dtype, point->hidden);
+    record->skew_achieved = achieved_skew(&s->traffic);
+    record->metadata_bytes = op == EP_OP_DISPATCH ? s->metadata_bytes : 0;
+    record->padding_bytes =
+        op == EP_OP_DISPATCH
+            ? s->padding_bytes
+            : s->padding_bytes / ep_dtype_row_bytes(point->dtype, point->hidden) * record->row_bytes;
+    EP_TRY(ep_record_set_text(&record->transport, "%s", point->transport->name));
+    EP_TRY(ep_record_set_text(&record->algorithm, "%s", point->algorithm));
+    EP_TRY(ep_record_set_text(&record->op, "%s", ep_op_name(op)));
+    EP_TRY(ep_record_set_text(&record->dtype, "%s", ep_dtype_name(point->dtype)));
+    EP_TRY(ep_record_set_text(&record->combine_dtype, "%s", ep_dtype_name(point->combine_dtype)));
+    EP_TRY(ep_record_set_text(&record->skew, "%s", point->skew->text));
+    EP_TRY(ep_record_set_text(&record->placement, "contiguous"));
+    EP_TRY(ep_record_set_text(&record->routing_id, "%s", ep_router_id(s->router)));
+    EP_TRY(ep_record_set_text(&record->byte_basis, "%s", ep_basis_name(point->transport->basis)));
+    EP_TRY(ep_record_set_text(&record->buffers, point->cold ? "cold" : "warm"));
+    EP_TRY(ep_record_set_text(&record->rank_order, point->spread ? "spread" : "packed"));
+    if (point->model != NULL) {
+        EP_TRY(ep_record_set_text(&record->model, "%s", point->model));
+    }
+    for (const char *const *setting = ep_comm_mpi_settings(); *setting != NULL; setting++) {
+        const char *equals = strchr(*setting, '=');
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", (int)(equals - *setting), *setting);
+        EP_TRY(ep_record_add_note(&record->mpi_params, name, "%s", equals + 1));
+    }
+    /* routing_id stands for skew, shape, seed, placement and tokens; the names are for readers. */
+    EP_TRY(ep_record_set_text(
+        &record->case_name,
+        "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
+        "/%s/c%" PRId64 "/%s/%s/%s/%s",
+        record->op, record->transport, record->algorithm, record->dtype, record->combine_dtype,
+        record->ranks, record->rank_order, record->tokens, record->hidden, record->experts,
+        record->top_k, record->skew, point->capacity, record->cadence, record->buffers,
+        record->pages, record->routing_id));
+out:
+    return status;
+}
+
+enum ep_status ep_comm_record_fill(struct ep_session *session,
+                                   const struct ep_comm_setting *setting, enum ep_op op,
+                                   const void *state, const struct ep_harness_phases *phases,
+                                   struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    int64_t huge = ep_arena_huge_bytes(session->arena);
+    huge = -huge;
+    EP_TRY(ep_comm_max_i64(setting->comm, &huge, 1));
+    record->huge_page_bytes = -huge;
+    EP_TRY(fill_phases(setting, op, state, phases, record));
+    if (ep_comm_is_root(setting->comm)) {
+        status = fill_names(setting, op, record);
+        if (status == EP_OK) {
+            status = fill_features(session, setting, op, record);
+        }
+    }
+    EP_TRY(ep_comm_agree(setting->comm, status));
+out:
+    return status;
+}
+
+enum ep_status ep_comm_record_write_traffic(const struct ep_comm_setting *s, const char *directory)
+{
+    if (s->traffic.num_ranks > EP_RUN_TRAFFIC_MAX_RANKS || s->traffic.num_ranks == 0) {
+        return EP_OK;
+    }
+    const size_t pairs = (size_t)(s->traffic.num_ranks * s->traffic.num_ranks);
+    int64_t *rows = calloc(EP_NUM_BASES * pairs, sizeof *rows);
+    if (rows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to write traffic");
+    }
+    const int64_t *bases[EP_NUM_BASES];
+    for (int basis = 0; basis < EP_NUM_BASES; basis++) {
+        ep_traffic_fill_rows(&s->traffic, (enum ep_basis)basis, rows + (size_t)basis * pairs);
+        bases[basis] = rows + (size_t)basis * pairs;
+    }
+    const enum ep_status status = ep_run_dir_write_traffic(
+        directory, ep_router_id(s->router), s->traffic.num_ranks, bases);
+    free(rows);
+    return status;
+}

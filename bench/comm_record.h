@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a measured case to its record: byte features, bandwidths, phases, names. */
+#ifndef EP_BENCH_COMM_RECORD_H
+#define EP_BENCH_COMM_RECORD_H
+
+#include "bench/comm_case.h"
+#include "kernels/features.h"
+#include "kernels/token_map.h"
+
+/** What one visit's records have in common. */
+struct ep_comm_setting {
+    struct ep_comm *comm; /* borrowed */
+    const struct ep_comm_case *point;
+    struct ep_placement placement;
+    struct ep_token_map map;
+    struct ep_router *router;
+    struct ep_traffic traffic; /* rows in all bases, the same on all ranks */
+    int64_t *sent;             /* [num_ranks][num_ranks] rows really on the way in a dispatch */
+    int64_t *world_rank;       /* [num_ranks] rank in the session's topology */
+    int64_t metadata_bytes;    /* over all ranks */
+    int64_t padding_bytes;
+};
+
+void ep_comm_setting_fini(struct ep_comm_setting *setting);
+
+/** Count rows in all bases from every rank's routing, and gather what the transport really sends.
+ *  Returns EP_ECHECK where a transport without padding sends other rows than its basis says.
+ *  Collective over setting->comm. */
+EP_MUST_CHECK enum ep_status ep_comm_record_count(struct ep_comm_setting *setting,
+                                                  const struct ep_routing *routing,
+                                                  const void *state);
+
+/** Fill a comm record but for samples and check. Collective over setting->comm; the record matters on
+ *  its rank 0. Bandwidths: physical is h_rank_bytes (the busiest rank's larger direction, remote,
+ *  padding included) over the exchange phase (else the whole); logical is the busiest rank's rows,
+ *  own ones included, over the same time. */
+EP_MUST_CHECK enum ep_status ep_comm_record_fill(struct ep_session *session,
+                                                 const struct ep_comm_setting *setting,
+                                                 enum ep_op op, const void *state,
+                                                 const struct ep_harness_phases *phases,
+                                                 struct ep_record *record);
+
+/** Rank 0: keep the rows of this routing beside the records (up to 64 ranks). */
+EP_MUST_CHECK enum ep_status ep_comm_record_write_traffic(const struct ep_comm_setting *setting,
+                                                          const char *directory);
+
+#endif

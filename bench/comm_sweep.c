@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From lists to cases, and the order in which they are visited. */
+#include "bench/comm_sweep.h"
+
+#include "base/random.h"
+#include "bench/comm_table.h"
+#include "kernels/models.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_LIST = 64, MAX_CASES = 100000, MAX_TOKENS = 1 << 24, MAX_HIDDEN = 1 << 20 };
+
+struct numbers {
+    int64_t items[MAX_LIST];
+    int64_t num;
+};
+
+struct ep_comm_sweep {
+    struct ep_comm_options options;
+    struct numbers tokens, hidden, top_k, ranks;
+    struct numbers tokens_per_rank; /* num 0 = equal */
+    int64_t experts;                /* 0 = the skew's */
+    const struct ep_skew *skews[MAX_LIST];
+    int64_t num_skews;
+    const struct ep_transport *transports[MAX_LIST];
+    int64_t num_transports;
+    enum ep_dtype dtypes[MAX_LIST];
+    int64_t num_dtypes;
+    enum ep_dtype combine_dtype;
+    bool has_combine_dtype;
+    struct ep_list algorithms;
+    bool spread;
+    bool ops[EP_NUM_OPS];
+    struct ep_models *models;
+    const struct ep_model *model;
+    struct ep_comm_case *cases; /* made by build_cases, when the number of ranks is known */
+    int64_t num_cases;
+};
+
+static enum ep_status parse_numbers(const char *text, const char *what, int64_t min, int64_t max,
+                                    struct numbers *numbers)
+{
+    enum ep_status status = EP_OK;
+    struct ep_list list = {0};
+    EP_TRY(ep_list_split(text, ',', what, &list));
+    if (list.num > MAX_LIST) {
+        status = ep_error_set(EP_EINVAL, "%s: %" PRId64 " items, at most %d are possible", what,
+                              list.num, MAX_LIST);
+        goto out;
+    }
+    for (int64_t i = 0; i < list.num; i++) {
+        EP_TRY(ep_parse_i64(list.items[i], what, min, max, &numbers->items[i]));
+    }
+    numbers->num = list.num;
+out:
+    ep_list_fini(&list);
+    return status;
+}
+
+static enum ep_status add_skew(struct ep_comm_sweep *s, const char *text)
+{
+    struct ep_skew *skew = NULL;
+    const enum ep_status status = ep_skew_create(text, &skew);
+    s->skews[s->num_skews] = skew;
+    s->num_skews += status == EP_OK;
+    return status;
+}
+
+static enum ep_status add_transport(struct ep_comm_sweep *s, const char *text)
+{
+    return ep_transport_find(text, &s->transports[s->num_transports++]);
+}
+
+static enum ep_status add_dtype(struct ep_comm_sweep *s, const char *text)
+{
+    return ep_dtype_parse(text, "--dtype", &s->dtypes[s->num_dtypes++]);
+}
+
+static enum ep_status add_op(struct ep_comm_sweep *s, const char *text)
+{
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        if (strcmp(text, ep_op_name((enum ep_op)op)) == 0) {
+            s->ops[op] = true;
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--op: '%s' is not dispatch or combine", text);
+}
+
+/* Lists of names: which option, its default, and what adds one item. */
+static enum ep_status parse_names(struct ep_comm_sweep *s)
+{
+    const struct {
+        const char *what, *text, *otherwise;
+        enum ep_status (*add)(struct ep_comm_sweep *s, const char *text);
+    } lists[] = {
+        {"--skew", s->options.skew, "uniform", add_skew},
+        {"--transport", s->options.transport, "alltoallv", add_transport},
+        {"--dtype", s->options.dtype, "bf16", add_dtype},
+        {"--op", s->options.ops, "dispatch,combine", add_op},
+    };
+    enum ep_status status = EP_OK;
+    struct ep_list list = {0};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        const char *text = lists[i].text != NULL ? lists[i].text : lists[i].otherwise;
+        EP_TRY(ep_list_split(text, ',', lists[i].what, &list));
+        if (list.num > MAX_LIST) {
+            status = ep_error_set(EP_EINVAL, "%s: at most %d items", lists[i].what, MAX_LIST);
+            goto out;
+        }
+        for (int64_t j = 0; j < list.num; j++) {
+            EP_TRY(lists[i].add(s, list.items[j]));
+        }
+        ep_list_fini(&list);
+    }
+out:
+    ep_list_fini(&list);
+    return status;
+}
+
+static enum ep_status parse_combine_dtype(struct ep_comm_sweep *s)
+{
+    if (s->options.combine_dtype == NULL) {
+        return EP_OK;
+    }
+    s->has_combine_dtype = true;
+    const enum ep_status status =
+        ep_dtype_parse(s->options.combine_dtype, "--combine-dtype", &s->combine_dtype);
+    if (status == EP_OK && s->combine_dtype == EP_FP8) {
+        return ep_error_set(EP_EINVAL, "--combine-dtype: sums are returned as fp32 or bf16");
+    }
+    return status;
+}
+
+static enum ep_status parse_shape(struct ep_comm_sweep *s)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_options *o = &s->options;
+    if (o->model != NULL) {
+        EP_TRY(ep_models_create(&s->models));
+        EP_TRY(ep_models_find(s->models, o->model, &s->model));
+        s->hidden = (struct numbers){{s->model->hidden}, 1};
+        s->top_k = (struct numbers){{s->model->top_k}, 1};
+        s->experts = s->model->num_experts;
+    }
+    EP_TRY(parse_numbers(o->tokens != NULL ? o->tokens : "512", "--tokens", 1, MAX_TOKENS,
+                         &s->tokens));
+    if (o->tokens_per_rank != NULL) {
+        EP_TRY(parse_numbers(o->tokens_per_rank, "--tokens-per-rank", 0, MAX_TOKENS,
+                             &s->tokens_per_rank));
+        s->tokens = (struct numbers){{0}, 1};
+    }
+    if (o->hidden != NULL || s->model == NULL) {
+        EP_TRY(parse_numbers(o->hidden != NULL ? o->hidden : "2048", "--hidden", 1, MAX_HIDDEN,
+                             &s->hidden));
+    }
+    if (o->top_k != NULL) {
+        EP_TRY(parse_numbers(o->top_k, "--top-k", 1, EP_TRANSPORT_MAX_TOP_K, &s->top_k));
+    }
+    if (o->experts != NULL) {
+        EP_TRY(ep_parse_i64(o->experts, "--experts", 1, EP_MAX_EXPERTS, &s->experts));
+    }
+    if (o->ranks != NULL) {
+        EP_TRY(parse_numbers(o->ranks, "--ranks", 1, EP_MAX_RANKS, &s->ranks));
+    }
+    EP_TRY(ep_list_split(o->algorithm != NULL ? o->algorithm : "default", ',', "--algorithm",
+                         &s->algorithms));
+    if (o->rank_order != NULL) {
+        enum ep_rank_order order = EP_RANK_ORDER_PACKED;
+        EP_TRY(ep_rank_order_parse(o->rank_order, "--rank-order", &order));
+        s->spread = order == EP_RANK_ORDER_SPREAD;
+    }
+out:
+    return status;
+}
+
+/* Experts and top-k of a skew; a trace in a sweep uses its own. `user_top_k` 0 = not given. */
+static enum ep_status resolve(const struct ep_comm_sweep *s, const struct ep_skew *skew,
+                              int64_t user_top_k, int64_t *experts, int64_t *top_k)
+{
+    const bool in_sweep = s->num_skews > 1 || s->top_k.num > 1;
+    int64_t given_experts = s->experts;
+    int64_t given_top_k = user_top_k;
+    if (skew->num_experts == 0 && given_experts == 0) {
+        given_experts = 64;
+    }
+    if (skew->top_k == 0 && given_top_k == 0) {
+        given_top_k = 2;
+    }
+    return ep_skew_resolve_shape(skew, given_experts, given_top_k, in_sweep, experts, top_k);
+}
+
+/* Shapes do not depend on the number of ranks: contradictions are found before MPI starts. */
+static enum ep_status check_shapes(const struct ep_comm_sweep *s)
+{
+    for (int64_t i = 0; i < s->num_skews; i++) {
+        for (int64_t k = 0; k < (s->top_k.num > 0 ? s->top_k.num : 1); k++) {
+            int64_t experts = 0;
+            int64_t top_k = 0;
+            const enum ep_status status =
+                resolve(s, s->skews[i], s->top_k.num > 0 ? s->top_k.items[k] : 0, &experts, &top_k);
+            if (status != EP_OK) {
+                return status;
+            }
+        }
+    }
+    return EP_OK;
+}
+
+enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
+                                    struct ep_comm_sweep **sweep)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm_sweep *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a sweep");
+    }
+    s->options = *options;
+    EP_TRY(parse_shape(s));
+    EP_TRY(parse_names(s));
+    EP_TRY(parse_combine_dtype(s));
+    EP_TRY(check_shapes(s));
+    *sweep = s;
+    s = NULL;
+out:
+    ep_comm_sweep_destroy(s);
+    return status;
+}
+
+void ep_comm_sweep_destroy(struct ep_comm_sweep *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < s->num_skews; i++) {
+        ep_skew_destroy((struct ep_skew *)s->skews[i]);
+    }
+    ep_list_fini(&s->algorithms);
+    ep_models_destroy(s->models);
+    free(s->cases);
+    free(s);
+}
+
+/* Append a case unless the same one is there: a trace in a sweep over top-k has one top-k only. */
+static enum ep_status add_case(struct ep_comm_sweep *s, const struct ep_comm_case *point)
+{
+    for (int64_t i = s->num_cases - 1; point->skew->top_k > 0 && i >= 0; i--) {
+        if (memcmp(&s->cases[i], point, sizeof *point) == 0) {
+            return EP_OK;
+        }
+    }
+    if (s->num_cases == MAX_CASES) {
+        return ep_error_set(EP_EINVAL, "the sweep has more than %d cases", MAX_CASES);
+    }
+    struct ep_comm_case *larger =
+        realloc(s->cases, (size_t)(s->num_cases + 1) * sizeof *larger);
+    if (larger == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " cases", s->num_cases + 1);
+    }
+    s->cases = larger;
+    s->cases[s->num_cases++] = *point;
+    return EP_OK;
+}
+
+/* Lists are nested by mixed radix: digit i of `index` picks from list i. */
+static int64_t digit(int64_t *index, int64_t base)
+{
+    const int64_t value = *index % base;
+    *index /= base;
+    return value;
+}
+
+static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size)
+{
+    enum ep_status status = EP_OK;
+    if (s->ranks.num == 0) {
+        s->ranks = (struct numbers){{world_size}, 1};
+    }
+    const int64_t num_top_k = s->top_k.num > 0 ? s->top_k.num : 1;
+    const int64_t total = s->tokens.num * s->hidden.num * num_top_k * s->ranks.num * s->num_skews *
+                          s->num_transports * s->num_dtypes * s->algorithms.num;
+    for (int64_t i = 0; i < total; i++) {
+        int64_t index = i;
+        struct ep_comm_case point;
+        memset(&point, 0, sizeof point); /* padding too: cases are compared as bytes */
+        point.transport = s->transports[digit(&index, s->num_transports)];
+        point.tokens = s->tokens.items[digit(&index, s->tokens.num)];
+        const int64_t k = digit(&index, num_top_k);
+        point.skew = s->skews[digit(&index, s->num_skews)];
+        point.hidden = s->hidden.items[digit(&index, s->hidden.num)];
+        point.dtype = s->dtypes[digit(&index, s->num_dtypes)];
+        point.algorithm = s->algorithms.items[digit(&index, s->algorithms.num)];
+        point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
+        point.spread = s->spread;
+        point.combine_dtype = s->has_combine_dtype          ? s->combine_dtype
+                              : point.dtype == EP_FP8 ? EP_BF16
+                                                      : point.dtype;
+        point.model = s->options.model;
+        point.capacity = s->options.capacity;
+        point.cold = s->options.cold;
+        memcpy(point.ops, s->ops, sizeof point.ops);
+        if (s->tokens_per_rank.num > 0) {
+            point.tokens_per_rank = s->tokens_per_rank.items;
+        }
+        if (point.num_ranks > world_size) {
+            return ep_error_set(EP_EINVAL, "--ranks %" PRId64 ": only %" PRId64 " were started",
+                                point.num_ranks, world_size);
+        }
+        if (point.tokens_per_rank != NULL && s->tokens_per_rank.num != point.num_ranks) {
+            return ep_error_set(EP_EINVAL, "--tokens-per-rank: %" PRId64 " numbers for %" PRId64
+                                " ranks", s->tokens_per_rank.num, point.num_ranks);
+        }
+        EP_TRY(resolve(s, point.skew, s->top_k.num > 0 ? s->top_k.items[k] : 0, &point.experts,
+                       &point.top_k));
+        EP_TRY(add_case(s, &point));
+    }
+out:
+    return status;
+}
+
+/* Can the case be on its ranks at all? Built and thrown away, nothing timed. */
+static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed, bool *wraps)
+{
+    enum ep_status status = EP_OK;
+    struct ep_placement placement = {0};
+    struct ep_token_map map = {0};
+    struct ep_router *router = NULL;
+    EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &placement));
+    EP_TRY(point->tokens_per_rank != NULL
+               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &map)
+               : ep_token_map_init_equal(point->num_ranks, point->tokens, &map));
+    const struct ep_router_config config = {.skew = point->skew, .placement = &placement,
+                                            .tokens = &map, .top_k = point->top_k, .seed = seed};
+    EP_TRY(ep_router_create(&config, &router));
+    *wraps = ep_router_wraps(router);
+out:
+    ep_router_destroy(router);
+    ep_token_map_fini(&map);
+    ep_placement_fini(&placement);
+    return status;
+}
+
+static enum ep_status check_cases(struct ep_comm_sweep *s, struct ep_session *session)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t i = 0; i < s->num_cases; i++) {
+        bool wraps = false;
+        EP_TRY(check_case(&s->cases[i], session->options.seed, &wraps));
+        if (wraps) {
+            EP_TRY(ep_session_warn(session, "trace-wraps", "%s has fewer tokens than the ranks "
+                                   "together: its rows come again", s->cases[i].skew->text));
+        }
+    }
+out:
+    return status;
+}
+
+/* Communicators by (ranks, algorithm), made when first asked for. */
+struct parts {
+    struct {
+        int64_t num_ranks;
+        const char *algorithm;
+        struct ep_comm *comm; /* NULL on ranks that stand aside */
+    } items[MAX_LIST * 3];
+    int64_t num;
+};
+
+static enum ep_status find_part(struct parts *parts, struct ep_session *session,
+                                const struct ep_comm_case *point, struct ep_comm **part)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *some = NULL;
+    for (int64_t i = 0; i < parts->num; i++) {
+        if (parts->items[i].num_ranks == point->num_ranks &&
+            strcmp(parts->items[i].algorithm, point->algorithm) == 0) {
+            *part = parts->items[i].comm;
+            return EP_OK;
+        }
+    }
+    EP_ASSERT(parts->num < MAX_LIST * 3);
+    struct ep_comm *forced = NULL;
+    EP_TRY(ep_comm_create_part(session->world, (int)point->num_ranks, point->spread, &some));
+    if (some != NULL) {
+        status = ep_comm_create_forced(some, point->algorithm, &forced);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+    parts->items[parts->num].num_ranks = point->num_ranks;
+    parts->items[parts->num].algorithm = point->algorithm;
+    parts->items[parts->num].comm = forced;
+    parts->num++;
+    *part = forced;
+out:
+    ep_comm_destroy(some);
+    return status;
+}
+
+/* Time left, the same on all ranks; HUGE_VAL without a budget. */
+static enum ep_status time_left(const struct ep_comm_sweep *s, struct ep_session *session,
+                                double start_s, double *left_s)
+{
+    double spent_s = ep_comm_now_s() - start_s;
+    const enum ep_status status = ep_comm_max_f64(session->world, &spent_s, 1);
+    *left_s = s->options.budget_s > 0 ? s->options.budget_s - spent_s : HUGE_VAL;
+    return status;
+}
+
+static enum ep_status visit_one(struct ep_comm_sweep *s, struct ep_session *session,
+                                struct parts *parts, struct ep_comm_table *table, int64_t idx,
+                                int64_t visit, double visit_s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *part = NULL;
+    const struct ep_comm_case *point = &s->cases[idx];
+    const struct ep_comm_effort effort = {
+        .visit_s = visit_s,
+        .max_samples = s->options.max_samples,
+        .warmup = s->options.warmup,
+        .check = !s->options.no_check,
+    };
+    struct ep_record records[EP_NUM_OPS];
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        ep_record_init(&records[op], EP_RECORD_COMM);
+    }
+    EP_TRY(find_part(parts, session, point, &part));
+    status = ep_comm_case_visit(session, part, point, &effort, visit, records);
+    if (status == EP_ENOMEM) {
+        EP_TRY(ep_session_skip(session, "no-memory", "%s, %s, top-k %" PRId64 ", %" PRId64
+                               " tokens: %s", point->transport->name, point->skew->text,
+                               point->top_k, point->tokens, ep_error_text()));
+        ep_error_clear();
+        status = EP_OK;
+        goto out;
+    }
+    EP_TRY(status);
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        if (point->ops[op] && ep_comm_is_root(session->world)) {
+            status = ep_comm_table_add(table, &records[op]);
+        }
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+out:
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        ep_record_fini(&records[op]);
+    }
+    return status;
+}
+
+static void show_progress(struct ep_session *session, int64_t done, int64_t total, double start_s)
+{
+    if (!ep_comm_is_root(session->world) || !isatty(STDERR_FILENO)) {
+        return;
+    }
+    const double left_s = (ep_comm_now_s() - start_s) / (double)done * (double)(total - done);
+    fprintf(stderr, "\rcomm: %" PRId64 " of %" PRId64 " visits, %.0f s left   %s", done, total,
+            left_s, done == total ? "\n" : "");
+}
+
+static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *session,
+                                struct ep_comm_table *table, int64_t *order)
+{
+    enum ep_status status = EP_OK;
+    struct parts parts = {.num = 0};
+    const double start_s = ep_comm_now_s();
+    const int64_t total = s->num_cases * s->options.num_visits;
+    int64_t done = 0;
+    bool interrupted = false;
+    for (int64_t visit = 0; visit < s->options.num_visits; visit++) {
+        struct ep_random random;
+        ep_random_init(&random, session->options.seed, EP_RANDOM_ORDER,
+                       (uint64_t)(visit + 1000 * session->options.launch_idx));
+        for (int64_t i = 0; i < s->num_cases; i++) {
+            order[i] = i;
+        }
+        ep_random_shuffle_i64(&random, order, s->num_cases);
+        for (int64_t i = 0; i < s->num_cases; i++) {
+            double left_s = 0;
+            EP_TRY(time_left(s, session, start_s, &left_s));
+            EP_TRY(ep_session_interrupted(session, &interrupted));
+            if (left_s <= 0 || interrupted) {
+                const struct ep_comm_case *point = &s->cases[order[i]];
+                EP_TRY(ep_session_skip(session, interrupted ? "interrupted" : "over-budget",
+                                       "visit %" PRId64 " of %s, %s, top-k %" PRId64 ", %" PRId64
+                                       " tokens", visit + 1, point->transport->name,
+                                       point->skew->text, point->top_k, point->tokens));
+                continue;
+            }
+            /* Setting up and checking take about as long as measuring: plan for half. */
+            const double share_s = left_s / (double)(total - done) / 2;
+            const double visit_s = share_s < s->options.case_s ? share_s : s->options.case_s;
+            EP_TRY(visit_one(s, session, &parts, table, order[i], visit, visit_s));
+            show_progress(session, ++done, total, start_s);
+        }
+    }
+out:
+    for (int64_t i = 0; i < parts.num; i++) {
+        ep_comm_destroy(parts.items[i].comm);
+    }
+    return status;
+}
+
+enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *session)
+{
+    enum ep_status status = EP_OK;
+    int64_t *order = NULL;
+    struct ep_comm_table *table = NULL;
+    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world))));
+    EP_TRY(ep_comm_agree(session->world, check_cases(s, session)));
+    order = calloc((size_t)s->num_cases + 1, sizeof *order);
+    status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
+                           : ep_comm_table_create(&table);
+    EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(ep_session_measure_null(session));
+    EP_TRY(visit_all(s, session, table, order));
+    if (ep_comm_is_root(session->world) && !s->options.quiet) {
+        status = ep_comm_table_print(table, session->null_s, stdout);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+out:
+    ep_comm_table_destroy(table);
+    free(order);
+    return status;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A sweep of comm cases: every combination of its lists, visited in shuffled order within a budget. */
+#ifndef EP_BENCH_COMM_SWEEP_H
+#define EP_BENCH_COMM_SWEEP_H
+
+#include "bench/comm_case.h"
+#include "base/units.h"
+
+#include <argp.h>
+
+/** The options of `epbench comm`, as texts and numbers. Lists are comma-separated; NULL = default. */
+struct ep_comm_options {
+    const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
+        *combine_dtype, *model, *algorithm, *ranks, *rank_order, *ops;
+    int64_t capacity;
+    bool cold;
+    bool no_check;
+    int64_t num_visits; /* of each case */
+    int64_t max_samples, warmup;
+    double case_s;      /* time of one visit of one case, both operations */
+    double budget_s;    /* time of the whole sweep; 0 = no limit */
+    bool quiet;         /* no table at the end (set by `run`) */
+};
+
+/** --tokens --hidden ... as an argp child; input is a struct ep_comm_options. */
+extern const struct argp ep_comm_argp;
+
+struct ep_comm_options ep_comm_options_default(void);
+
+/** The lists, parsed, and all loaded skews. */
+struct ep_comm_sweep;
+
+/** Parse the lists and load traces. No MPI: a bad option is found before it starts.
+ *  Returns EP_EINVAL naming the option: unknown names, numbers out of range, top-k > experts, a
+ *  trace's shape contradicted by an option that is no sweep. */
+EP_MUST_CHECK enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
+                                                  struct ep_comm_sweep **sweep);
+void ep_comm_sweep_destroy(struct ep_comm_sweep *sweep);
+
+/** Run all cases: visit by visit, each visit in its own shuffled order. Cases that cannot be on
+ *  these ranks (a hot ratio out of reach, P no multiple of E, no memory) end the sweep with EP_EINVAL
+ *  before anything is timed where that can be known, else are skipped with the reason. Over the
+ *  budget, what is left is skipped and listed. Ctrl-C ends after the visit in flight.
+ *  Prints a table on stdout (rank 0) unless quiet. Collective over the session's world. */
+EP_MUST_CHECK enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *sweep,
+                                               struct ep_session *session);
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows by case; a case's visits are kept until the table is printed. */
+#include "bench/comm_table.h"
+
+#include "base/stats.h"
+#include "base/table.h"
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_VISITS = 64 };
+
+struct row {
+    char *case_name;
+    char labels[5][48]; /* transport, op, skew, dtype, basis */
+    int64_t tokens, top_k, h_rank_bytes, bad;
+    double skew_achieved;
+    double whole_s[MAX_VISITS], exchange_s[MAX_VISITS], logical[MAX_VISITS], physical[MAX_VISITS];
+    int64_t num_visits;
+    int64_t num_warnings;
+};
+
+struct ep_comm_table {
+    struct row *rows;
+    int64_t num;
+};
+
+enum ep_status ep_comm_table_create(struct ep_comm_table **table)
+{
+    struct ep_comm_table *created = calloc(1, sizeof *created);
+    if (created == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a table");
+    }
+    *table = created;
+    return EP_OK;
+}
+
+void ep_comm_table_destroy(struct ep_comm_table *table)
+{
+    if (table == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < table->num; i++) {
+        free(table->rows[i].case_name);
+    }
+    free(table->rows);
+    free(table);
+}
+
+static enum ep_status find_row(struct ep_comm_table *table, const struct ep_record *record,
+                               struct row **row)
+{
+    for (int64_t i = 0; i < table->num; i++) {
+        if (strcmp(table->rows[i].case_name, record->case_name) == 0) {
+            *row = &table->rows[i];
+            return EP_OK;
+        }
+    }
+    struct row *rows = realloc(table->rows, (size_t)(table->num + 1) * sizeof *rows);
+    if (rows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a table");
+    }
+    table->rows = rows;
+    struct row *added = &rows[table->num];
+    *added = (struct row){
+        .case_name = strdup(record->case_name),
+        .tokens = record->tokens,
+        .top_k = record->top_k,
+        .h_rank_bytes = record->h_rank_bytes,
+        .skew_achieved = record->skew_achieved,
+    };
+    if (added->case_name == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a table");
+    }
+    const char *labels[5] = {record->transport, record->op, record->skew, record->dtype,
+                             record->byte_basis};
+    for (int i = 0; i < 5; i++) {
+        snprintf(added->labels[i], sizeof added->labels[i], "%s", labels[i]);
+    }
+    table->num++;
+    *row = added;
+    return EP_OK;
+}
+
+enum ep_status ep_comm_table_add(struct ep_comm_table *table, const struct ep_record *record)
+{
+    struct row *row = NULL;
+    const enum ep_status status = find_row(table, record, &row);
+    if (status != EP_OK || row->num_visits == MAX_VISITS) {
+        return status;
+    }
+    const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");
+    const int64_t v = row->num_visits++;
+    row->whole_s[v] = record->median_s;
+    row->exchange_s[v] = exchange != NULL ? exchange->median_s : NAN;
+    row->physical[v] = record->bw_bytes_per_s;
+    row->logical[v] = record->bw_logical_bytes_per_s;
+    row->num_warnings += record->warnings.num;
+    if (record->check.rows >= 0) {
+        row->bad += record->check.wrong + record->check.missing + record->check.doubled;
+    }
+    return EP_OK;
+}
+
+static double median_of(const double *values, int64_t num)
+{
+    double sorted[MAX_VISITS];
+    memcpy(sorted, values, (size_t)num * sizeof *sorted);
+    ep_stats_sort(sorted, num);
+    return ep_stats_median_sorted(sorted, num);
+}
+
+static double spread_of(const double *values, int64_t num)
+{
+    double low = values[0];
+    double high = values[0];
+    for (int64_t i = 1; i < num; i++) {
+        low = fmin(low, values[i]);
+        high = fmax(high, values[i]);
+    }
+    return high / low;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct row *x = a;
+    const struct row *y = b;
+    static const int by_label[] = {1, 0, 3, 2}; /* op, transport, dtype, skew */
+    for (size_t i = 0; i < sizeof by_label / sizeof by_label[0]; i++) {
+        const int order = strcmp(x->labels[by_label[i]], y->labels[by_label[i]]);
+        if (order != 0) {
+            return by_label[i] == 1 ? -order : order; /* dispatch before combine */
+        }
+    }
+    if (x->top_k != y->top_k) {
+        return x->top_k < y->top_k ? -1 : 1;
+    }
+    return x->tokens < y->tokens ? -1 : x->tokens > y->tokens;
+}
+
+enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, FILE *out)
+{
+    static const char *const headers[] = {
+        "transport", "op",       "skew",    "max/mean", "top-k",    "tokens",  "dtype",
+        "busiest",   "whole",    "spread",  "exchange", "physical", "logical", "basis",
+        "#wrong",    "warnings",
+    };
+    enum ep_status status = EP_OK;
+    struct ep_table *text = NULL;
+    char buffer[32];
+    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0], &text));
+    qsort(table->rows, (size_t)table->num, sizeof *table->rows, compare_rows);
+    for (int64_t i = 0; i < table->num; i++) {
+        const struct row *row = &table->rows[i];
+        const int64_t n = row->num_visits;
+        ep_table_add(text, "%s", row->labels[0]);
+        ep_table_add(text, "%s", row->labels[1]);
+        ep_table_add(text, "%s", row->labels[2]);
+        ep_table_add(text, "%.2f", row->skew_achieved);
+        ep_table_add(text, "%" PRId64, row->top_k);
+        ep_table_add(text, "%" PRId64, row->tokens);
+        ep_table_add(text, "%s", row->labels[3]);
+        ep_table_add(text, "%s", ep_format_bytes((double)row->h_rank_bytes, buffer, sizeof buffer));
+        ep_table_add(text, "%s", ep_format_time(median_of(row->whole_s, n), buffer, sizeof buffer));
+        ep_table_add(text, "%.2fx", spread_of(row->whole_s, n));
+        ep_table_add(text, "%s",
+                     ep_format_time(median_of(row->exchange_s, n), buffer, sizeof buffer));
+        ep_table_add(text, "%s",
+                     ep_format_bandwidth(median_of(row->physical, n), buffer, sizeof buffer));
+        ep_table_add(text, "%s",
+                     ep_format_bandwidth(median_of(row->logical, n), buffer, sizeof buffer));
+        ep_table_add(text, "%s", row->labels[4]);
+        ep_table_add(text, "%" PRId64, row->bad);
+        ep_table_add(text, "%" PRId64, row->num_warnings);
+    }
+    EP_TRY(ep_table_print(text, out));
+    fprintf(out, "busiest: remote bytes of the busiest rank, in or out. whole: median of the visits' "
+                 "medians; spread: slowest visit over fastest.\nphysical: busiest rank's remote "
+                 "bytes over the exchange; logical: its rows, own ones included, over the same "
+                 "time.\n");
+    fprintf(out, "harness: a null operation costs %s per repetition\n",
+            ep_format_time(null_s, buffer, sizeof buffer));
+out:
+    ep_table_destroy(text);
+    return status;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every transport on odd shapes: dispatched rows bit by bit, combined rows within the derived bound,
+ * rows on the way against the counted traffic, a broken transport caught by the check. */
+#include "tests/check.h"
+
+#include "bench/comm_case.h"
+#include "bench/pattern.h"
+#include "kernels/combine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct ep_comm *world;
+static struct ep_arena *arena;
+
+struct shape {
+    const char *skew;
+    int64_t experts, top_k, tokens, hidden;
+    enum ep_dtype dtype;
+    bool ragged; /* rank r has tokens * r / P tokens: rank 0 none */
+};
+
+/* All that a transport needs, built for one shape on all ranks. */
+struct setup {
+    struct ep_skew *skew;
+    struct ep_placement placement;
+    struct ep_token_map map;
+    struct ep_router *router;
+    struct ep_routing routing;
+    struct ep_exchange exchange;
+    int64_t *expected, *start;
+    int64_t num_expected;
+};
+
+static void set_up(const struct shape *shape, struct setup *s)
+{
+    const int size = ep_comm_size(world);
+    const int rank = ep_comm_rank(world);
+    int64_t tokens[16];
+    for (int r = 0; r < size; r++) {
+        tokens[r] = shape->ragged ? shape->tokens * r / size + (size == 1) : shape->tokens;
+    }
+    CHECK_OK(ep_skew_create(shape->skew, &s->skew));
+    CHECK_OK(ep_placement_init_contiguous(shape->experts, size, &s->placement));
+    CHECK_OK(ep_token_map_init_counts(size, tokens, &s->map));
+    const struct ep_router_config config = {s->skew, &s->placement, &s->map, shape->top_k, 11};
+    CHECK_OK(ep_router_create(&config, &s->router));
+    CHECK_OK(ep_router_generate_rank(s->router, rank, true, &s->routing));
+    const enum ep_dtype combine = shape->dtype == EP_FP8 ? EP_BF16 : shape->dtype;
+    void *rows = NULL;
+    void *results = NULL;
+    ep_arena_reset(arena);
+    const int64_t row_bytes = ep_dtype_row_bytes(shape->dtype, shape->hidden);
+    const int64_t combine_bytes = ep_dtype_row_bytes(combine, shape->hidden);
+    CHECK_OK(ep_arena_alloc(arena, tokens[rank] * row_bytes, "rows", &rows));
+    CHECK_OK(ep_arena_alloc(arena, tokens[rank] * combine_bytes, "results", &results));
+    ep_pattern_fill_tokens(s->map.start[rank], tokens[rank], row_bytes, rows);
+    s->exchange = (struct ep_exchange){
+        .comm = world, .placement = &s->placement, .routing = &s->routing,
+        .hidden = shape->hidden, .dtype = shape->dtype, .combine_dtype = combine,
+        .row_bytes = row_bytes, .combine_row_bytes = combine_bytes, .arena = arena,
+        .tokens = rows, .results = results,
+    };
+    CHECK_OK(ep_pattern_expect_rows(s->router, &s->placement, &s->map, shape->top_k, rank,
+                                    &s->expected, &s->start, &s->num_expected));
+}
+
+static void tear_down(struct setup *s)
+{
+    free(s->expected);
+    free(s->start);
+    ep_routing_fini(&s->routing);
+    ep_router_destroy(s->router);
+    ep_token_map_fini(&s->map);
+    ep_placement_fini(&s->placement);
+    ep_skew_destroy(s->skew);
+}
+
+static void check_sent(const struct ep_transport *transport, const struct setup *s,
+                       const void *state)
+{
+    const int size = ep_comm_size(world);
+    const int rank = ep_comm_rank(world);
+    struct ep_traffic traffic;
+    int64_t rows[16 * 16];
+    int64_t sent[16];
+    CHECK_OK(ep_traffic_init(&s->placement, NULL, 1, s->routing.top_k, &traffic));
+    CHECK_OK(ep_traffic_add_router(&traffic, s->router));
+    ep_traffic_fill_rows(&traffic, transport->basis, rows);
+    transport->sent_rows(state, sent);
+    for (int r = 0; r < size; r++) {
+        if (transport->pads) {
+            assert_true(sent[r] >= rows[rank * size + r]);
+        } else {
+            assert_int_equal(sent[r], rows[rank * size + r]);
+        }
+    }
+    ep_traffic_fini(&traffic);
+}
+
+static void check_transport(const struct ep_transport *transport, const struct shape *shape)
+{
+    struct setup s = {0};
+    set_up(shape, &s);
+    void *state = NULL;
+    CHECK_OK(transport->create(&s.exchange, &state));
+    for (int repeat = 0; repeat < 2; repeat++) { /* a second run must not depend on the first */
+        struct ep_expert_rows rows;
+        struct ep_check check = {0};
+        CHECK_OK(ep_transport_run(transport, EP_OP_DISPATCH, state));
+        transport->view(state, &rows);
+        CHECK_OK(ep_pattern_check_rows(&rows, s.exchange.row_bytes, s.expected, s.start, &check));
+        assert_int_equal(check.rows, s.num_expected);
+        assert_int_equal(check.wrong + check.missing + check.doubled, 0);
+
+        const int32_t *experts = NULL;
+        (void)ep_placement_local_experts(&s.placement, ep_comm_rank(world), &experts);
+        ep_pattern_fill_outputs(&rows, s.expected, experts, s.exchange.combine_dtype,
+                                shape->hidden);
+        memset(s.exchange.results, 0xa5,
+               (size_t)(s.routing.num_tokens * s.exchange.combine_row_bytes));
+        CHECK_OK(ep_transport_run(transport, EP_OP_COMBINE, state));
+        check = (struct ep_check){0};
+        ep_pattern_check_results(&s.routing, s.map.start[ep_comm_rank(world)],
+                                 s.exchange.combine_dtype, shape->hidden,
+                                 transport->basis == EP_BASIS_COPIES ? 1 : 2, s.exchange.results,
+                                 &check);
+        assert_int_equal(check.rows, s.routing.num_tokens);
+        assert_int_equal(check.wrong, 0);
+    }
+    check_sent(transport, &s, state);
+    transport->destroy(state);
+    tear_down(&s);
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    const struct shape shapes[] = {
+        {"uniform", 8, 2, 33, 64, EP_FP32, false},
+        {"uniform", 7, 3, 20, 5, EP_BF16, false},   /* E not divisible by P */
+        {"uniform", 6, 6, 17, 1, EP_BF16, false},   /* k = E, hidden of 1 */
+        {"uniform", 5, 5, 9, 1, EP_FP8, false},
+        {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false}, /* odd hidden */
+        {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false}, /* empty experts */
+        {"uniform", 64, 2, 3, 16, EP_FP32, false},  /* more experts than tokens */
+        {"uniform", 8, 2, 30, 33, EP_BF16, true},   /* a rank without tokens */
+        {"trace:sample", 64, 6, 50, 7, EP_FP32, false},
+        {"uniform", size, 1, 25, 64, EP_BF16, false}, /* one expert per rank */
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        for (int t = 0; ep_transports[t] != NULL; t++) {
+            if (ep_transports[t]->view != NULL) {
+                check_transport(ep_transports[t], &shapes[i]);
+            }
+        }
+    }
+}
+
+static void test_more_ranks_than_experts(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    const struct shape shape = {"uniform", 1, 1, 21, 48, EP_BF16, false};
+    if (size < 2) {
+        skip();
+    }
+    for (int t = 0; ep_transports[t] != NULL; t++) {
+        if (ep_transports[t]->view != NULL) {
+            check_transport(ep_transports[t], &shape);
+        }
+    }
+}
+
+/* The check itself: spoil what arrived, and see each fault named. */
+static void test_check_finds_faults(void **state)
+{
+    (void)state;
+    const struct shape shape = {"uniform", 4 * ep_comm_size(world), 4, 10, 64, EP_BF16, false};
+    const struct ep_transport *transport = NULL;
+    struct setup s = {0};
+    void *transport_state = NULL;
+    struct ep_expert_rows rows;
+    CHECK_OK(ep_transport_find("alltoallv", &transport));
+    set_up(&shape, &s);
+    CHECK_OK(transport->create(&s.exchange, &transport_state));
+    CHECK_OK(ep_transport_run(transport, EP_OP_DISPATCH, transport_state));
+    transport->view(transport_state, &rows);
+    if (rows.num_experts > 0) {
+        const size_t row_bytes = (size_t)s.exchange.row_bytes;
+        char *first = (char *)rows.rows;
+        char saved[128];
+        struct ep_check check = {0};
+        memcpy(saved, first, row_bytes);
+
+        first[3] ^= 1; /* one bit */
+        CHECK_OK(ep_pattern_check_rows(&rows, s.exchange.row_bytes, s.expected, s.start, &check));
+        assert_int_equal(check.wrong, 1);
+        assert_int_equal(check.missing, 1);
+
+        memcpy(first, first + row_bytes, row_bytes); /* the second row twice */
+        check = (struct ep_check){0};
+        CHECK_OK(ep_pattern_check_rows(&rows, s.exchange.row_bytes, s.expected, s.start, &check));
+        assert_int_equal(check.doubled, 1);
+        assert_int_equal(check.missing, 1);
+        assert_int_equal(check.wrong, 0);
+
+        memcpy(first + row_bytes, saved, row_bytes); /* the first two swapped */
+        check = (struct ep_check){0};
+        CHECK_OK(ep_pattern_check_rows(&rows, s.exchange.row_bytes, s.expected, s.start, &check));
+        assert_int_equal(check.wrong, 2);
+    }
+    transport->destroy(transport_state);
+    tear_down(&s);
+}
+
+static void test_combine_row(void **state)
+{
+    (void)state;
+    /* 0.5 * {1, 2, 3} + 0.25 * {4, 8, 12} = {1.5, 3, 4.5}: exact in both types */
+    const float a[] = {1, 2, 3};
+    const float b[] = {4, 8, 12};
+    float out[3] = {-1, -1, -1};
+    const float weights[] = {0.5F, 0.25F};
+    ep_combine_row(EP_FP32, 3, 2, (const void *const[]){a, b}, weights, out);
+    CHECK_NEAR(out[0], 1.5, 0);
+    CHECK_NEAR(out[2], 4.5, 0);
+    ep_combine_row(EP_FP32, 3, 0, NULL, NULL, out);
+    CHECK_NEAR(out[1], 0, 0);
+}
+
+/* A capacity pads alltoall to it; a count above it is refused on all ranks alike. */
+static void test_capacity(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    const struct shape shape = {"uniform", size, size, 10, 8, EP_BF16, false};
+    const struct ep_transport *transport = NULL;
+    struct setup s = {0};
+    void *transport_state = NULL;
+    CHECK_OK(ep_transport_find("alltoall", &transport));
+    set_up(&shape, &s);
+    s.exchange.capacity = 12; /* k = E: each expert gets all 10 tokens of each rank */
+    CHECK_OK(transport->create(&s.exchange, &transport_state));
+    struct ep_transport_extras extras;
+    transport->extras(transport_state, &extras);
+    assert_int_equal(extras.padding_bytes, (size - 1) * (12 - 10) * 8 * 2);
+    transport->destroy(transport_state);
+    s.exchange.capacity = 9;
+    CHECK_FAILS(transport->create(&s.exchange, &transport_state), EP_EINVAL, "capacity of 9");
+    tear_down(&s);
+}
+
+int main(void)
+{
+    if (ep_comm_init(&world) != EP_OK || ep_arena_create(1 << 26, EP_PAGES_4K, &arena) != EP_OK) {
+        fprintf(stderr, "%s\n", ep_error_text());
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_more_ranks_than_experts),
+        cmocka_unit_test(test_check_finds_faults),
+        cmocka_unit_test(test_combine_row),
+        cmocka_unit_test(test_capacity),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ep_arena_destroy(arena);
+    ep_comm_finalize(world);
+    return failed;
+}
