@@ -425,14 +425,16 @@ out:
 
 /* --- all groups ------------------------------------------------------------------------------ */
 
-/* The fastest plain copy of one rank: no rank can pass more payload through its memory. Records
- * count what is read plus written, so a payload byte counts twice. */
+/* The fastest copy of one rank: no rank can pass more payload through its memory. Records count
+ * what all active ranks read plus write, so a payload byte counts twice. */
 static enum ep_status find_peak(const struct ep_records *records, struct ep_fit *fit)
 {
     for (int64_t i = 0; i < records->num; i++) {
         const struct ep_record *r = &records->items[i];
-        if (r->kind == EP_RECORD_KERNELS && strcmp(r->kernel, "copy") == 0 && r->moved_bytes > 0) {
-            const double peak = r->moved_bytes / 2 / r->min_s;
+        if (r->kind == EP_RECORD_KERNELS && strncmp(r->kernel, "copy", 4) == 0 &&
+            r->moved_bytes > 0 && r->min_s > 0) {
+            const double num_ranks = r->ranks_active > 0 ? (double)r->ranks_active : 1;
+            const double peak = r->moved_bytes / 2 / num_ranks / r->min_s;
             if (!(fit->peak_bytes_per_s >= peak)) {
                 fit->peak_bytes_per_s = peak;
             }

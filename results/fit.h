@@ -27,7 +27,7 @@ struct ep_fit_case {
     const struct ep_record *record; /* the first visit: factors and features are those of all */
     const char *skew;
     int64_t size_class; /* log2 of tokens * row bytes, rounded */
-    struct ep_features features;
+    struct ep_model_features features;
     double time_s; /* median of the visits' medians: the exchange where split, else the whole */
     int64_t num_visits;
     int64_t fold;    /* what is held out together */

@@ -109,10 +109,10 @@ static double median_of(double *values, int64_t num)
 
 static enum ep_status check_same_case(const struct ep_record *a, const struct ep_record *b)
 {
-    struct ep_features left, right;
-    enum ep_status status = ep_features_of_record(a, &left);
+    struct ep_model_features left, right;
+    enum ep_status status = ep_model_features_of_record(a, &left);
     if (status == EP_OK) {
-        status = ep_features_of_record(b, &right);
+        status = ep_model_features_of_record(b, &right);
     }
     if (status != EP_OK) {
         return status;
@@ -121,7 +121,7 @@ static enum ep_status check_same_case(const struct ep_record *a, const struct ep
         if (left.values[f] != right.values[f]) {
             return ep_error_set(EP_EINVAL, "case '%s': records %s and %s differ in %s (%g, %g)",
                                 a->case_name, a->record_id, b->record_id,
-                                ep_feature_name((enum ep_feature)f), left.values[f],
+                                ep_model_feature_name((enum ep_model_feature)f), left.values[f],
                                 right.values[f]);
         }
     }
@@ -138,7 +138,7 @@ static enum ep_status fill_case(const struct entry *visits, int64_t num, bool sp
                                 struct ep_fit_case *made)
 {
     const struct ep_record *r = visits[0].record;
-    enum ep_status status = ep_features_of_record(r, &made->features);
+    enum ep_status status = ep_model_features_of_record(r, &made->features);
     for (int64_t i = 0; i < num && status == EP_OK; i++) {
         times[i] = visit_time(visits[i].record, split);
         status = check_same_case(r, visits[i].record);
@@ -308,6 +308,7 @@ static bool all_split(const struct entry *entries, int64_t num)
 static enum ep_status fill_group(const struct entry *entries, int64_t num, struct ep_fit_group *g)
 {
     enum ep_status status = EP_OK;
+    EP_ASSERT(num >= 1);
     const bool split = all_split(entries, num);
     struct noise of_visits = {0}, of_launches = {0};
     double *times = calloc((size_t)num, sizeof *times);

@@ -147,7 +147,7 @@ static enum ep_status add_range(json_t *object, const struct ep_fit_group *group
                 high = fmax(high, groups[g].cases[i].features.values[f]);
             }
         }
-        EP_TRY(ep_json_set(ranges, ep_feature_name((enum ep_feature)f),
+        EP_TRY(ep_json_set(ranges, ep_model_feature_name((enum ep_model_feature)f),
                            json_pack("{s:o,s:o}", "min", ep_json_real(low), "max",
                                      ep_json_real(high))));
     }

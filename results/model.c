@@ -13,12 +13,12 @@ static const char *const feature_names[EP_NUM_FEATURES] = {
     [EP_FEATURE_MESSAGES] = "messages_max",
 };
 
-const char *ep_feature_name(enum ep_feature feature)
+const char *ep_model_feature_name(enum ep_model_feature feature)
 {
     return feature_names[feature];
 }
 
-enum ep_status ep_features_of_record(const struct ep_record *record, struct ep_features *features)
+enum ep_status ep_model_features_of_record(const struct ep_record *record, struct ep_model_features *features)
 {
     const double ranks = (double)record->ranks;
     const double values[EP_NUM_FEATURES] = {
@@ -39,23 +39,23 @@ enum ep_status ep_features_of_record(const struct ep_record *record, struct ep_f
 }
 
 /* Formulas: results/README.md, "The ladder". */
-static void fill_m0(const struct ep_features *f, double *row)
+static void fill_m0(const struct ep_model_features *f, double *row)
 {
     row[0] = f->values[EP_FEATURE_MEAN_OUT_BYTES];
 }
 
-static void fill_m0_link(const struct ep_features *f, double *row)
+static void fill_m0_link(const struct ep_model_features *f, double *row)
 {
     row[0] = f->values[EP_FEATURE_REMOTE_BYTES];
 }
 
-static void fill_m1(const struct ep_features *f, double *row)
+static void fill_m1(const struct ep_model_features *f, double *row)
 {
     row[0] = f->values[EP_FEATURE_RANKS] - 1;
     row[1] = f->values[EP_FEATURE_MEAN_OUT_BYTES];
 }
 
-static void fill_m2(const struct ep_features *f, double *row)
+static void fill_m2(const struct ep_model_features *f, double *row)
 {
     row[0] = 1;
     row[1] = f->values[EP_FEATURE_MESSAGES];
@@ -118,7 +118,7 @@ enum ep_status ep_rung_find(const char *name, int *idx)
     return ep_error_set(EP_EINVAL, "'%s' is no rung: M0, M0-link, M1 or M2 was expected", name);
 }
 
-double ep_rung_predict(const struct ep_rung *rung, const struct ep_features *features,
+double ep_rung_predict(const struct ep_rung *rung, const struct ep_model_features *features,
                        const double *coefficients)
 {
     double row[EP_RUNG_MAX_PARAMETERS];

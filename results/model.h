@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 /* What rungs see of a case. Bytes are those that really move, in the transport's basis. */
-enum ep_feature {
+enum ep_model_feature {
     EP_FEATURE_RANKS,
     EP_FEATURE_REMOTE_BYTES, /* over all ranks */
     EP_FEATURE_MEAN_OUT_BYTES,
@@ -18,16 +18,16 @@ enum ep_feature {
     EP_NUM_FEATURES
 };
 
-struct ep_features {
+struct ep_model_features {
     double values[EP_NUM_FEATURES];
 };
 
 /** JSON key of a feature, unit included: "h_rank_bytes". */
-const char *ep_feature_name(enum ep_feature feature);
+const char *ep_model_feature_name(enum ep_model_feature feature);
 
 /** The features of a comm record. Returns EP_EINVAL, naming the case, where one is absent. */
-EP_MUST_CHECK enum ep_status ep_features_of_record(const struct ep_record *record,
-                                                   struct ep_features *features);
+EP_MUST_CHECK enum ep_status ep_model_features_of_record(const struct ep_record *record,
+                                                   struct ep_model_features *features);
 
 enum { EP_RUNG_MAX_PARAMETERS = 4 };
 
@@ -50,7 +50,7 @@ struct ep_rung {
     bool can_be_chosen;      /* M0-link is a second form of M0, printed beside it only */
     bool bandwidth_is_total; /* B of all ranks together, not of one */
     /** The columns of one case. row [num_parameters], written. */
-    void (*fill_row)(const struct ep_features *features, double *row);
+    void (*fill_row)(const struct ep_model_features *features, double *row);
 };
 
 enum { EP_NUM_RUNGS = 4 };
@@ -62,7 +62,7 @@ const struct ep_rung *ep_rung_at(int idx);
 EP_MUST_CHECK enum ep_status ep_rung_find(const char *name, int *idx);
 
 /** Time in s by a rung's coefficients [num_parameters]. */
-double ep_rung_predict(const struct ep_rung *rung, const struct ep_features *features,
+double ep_rung_predict(const struct ep_rung *rung, const struct ep_model_features *features,
                        const double *coefficients);
 
 /** Parameter from coefficient and back: c, or 1/c (infinite where c = 0). */

@@ -202,7 +202,8 @@ struct ep_record {
     int64_t padding_bytes;
     int64_t metadata_bytes;
     struct ep_record_bytes bytes[EP_RECORD_NUM_BASES];
-    double mean_out_bytes;        /* remote bytes / ranks, in the transport's basis */
+    /* These are of the bytes that move, padding rows included, metadata not. */
+    double mean_out_bytes;        /* remote bytes / ranks */
     int64_t h_rank_bytes;         /* max over ranks of max(out, in) */
     int64_t h_nic_bytes;          /* busiest NIC */
     int64_t h_node_bytes;         /* busiest node, without what stays inside */
@@ -224,8 +225,9 @@ struct ep_record {
 
     /* --- kernels --- */
     char *kernel; /* gemm, permute, unpermute, gate, copy, read, write, fma, dot, ... */
-    int64_t working_set_bytes;
-    double moved_bytes; /* read plus written per sample */
+    int64_t ranks_active; /* that work at the same time; the figures below are of all of them */
+    int64_t working_set_bytes; /* of one rank */
+    double moved_bytes; /* read plus written per sample, all active ranks */
     double flops_per_s;
     struct ep_record_gemm gemm;
 };

@@ -204,6 +204,7 @@ static const struct ep_column record_columns[] = {
     {"concurrent_pairs", EP_COLUMN_I64, LINKS, LINKS, F(concurrent_pairs)},
 
     {"kernel", EP_COLUMN_TEXT, KERNELS, KERNELS, F(kernel)},
+    {"ranks_active", EP_COLUMN_I64, KERNELS, 0, F(ranks_active)},
     {"working_set_bytes", EP_COLUMN_I64, KERNELS, 0, F(working_set_bytes)},
     {"moved_bytes", EP_COLUMN_F64, KERNELS, 0, F(moved_bytes)},
     {"flops_per_s", EP_COLUMN_F64, KERNELS, 0, F(flops_per_s)},

@@ -391,6 +391,7 @@ static enum ep_status add_gemm(const struct ep_planted *p, struct ep_random *ran
     r.gemm.ranks_active = 1;
     r.gemm.flops = 2.0 * (double)(m * n * k);
     r.gemm.bytes = 2.0 * (double)(m * k + k * n + m * n);
+    r.ranks_active = 1;
     r.moved_bytes = r.gemm.bytes;
     const double bound_s = fmax(r.gemm.flops / 2.5e11, r.gemm.bytes / 25e9);
     r.bound_s = bound_s;
@@ -417,6 +418,7 @@ static enum ep_status add_peak(const struct ep_planted *p, struct ep_random *ran
     EP_TRY(ep_record_set_text(&r.case_name, "kernels/%s/%" PRId64 "B", kernel, working_set));
     EP_TRY(ep_record_set_text(&r.kernel, "%s", kernel));
     EP_TRY(ep_record_set_text(&r.dtype, "bf16"));
+    r.ranks_active = 1;
     const double work = 1e9;
     EP_TRY(fill_samples(p, random, work / per_s, &r));
     if (working_set > 0) {

@@ -141,7 +141,7 @@ static void test_rungs_by_hand(void **state)
 {
     (void)state;
     /* P = 4, 8 MB remote: 2 MB mean; busiest rank 5 MB; 3 messages */
-    const struct ep_features f = {{4, 8e6, 2e6, 5e6, 3}};
+    const struct ep_model_features f = {{4, 8e6, 2e6, 5e6, 3}};
     CHECK_NEAR(ep_rung_predict(ep_rung_at(M0), &f, (double[]){1e-9}), 2e-3, 1e-15);
     CHECK_NEAR(ep_rung_predict(ep_rung_at(M0_LINK), &f, (double[]){1e-9}), 8e-3, 1e-15);
     CHECK_NEAR(ep_rung_predict(ep_rung_at(M1), &f, (double[]){1e-4, 1e-9}), 2.3e-3, 1e-15);
