@@ -127,6 +127,15 @@ static bool short_takes_next(const struct collected *all, const char *group)
     return false;
 }
 
+/* argp itself stays silent under ARGP_NO_ERRS, even when asked for help. */
+_Noreturn static void print_help(const struct argp *argp, char *name, bool usage_only)
+{
+    if (ep_options_launcher_rank() <= 0) {
+        argp_help(argp, stdout, usage_only ? ARGP_HELP_USAGE : ARGP_HELP_STD_HELP, name);
+    }
+    exit(fflush(stdout) == 0 ? 0 : 3);
+}
+
 enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
     struct collected all = {.num = 0};
@@ -139,8 +148,8 @@ enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv, 
             if (status != EP_OK) {
                 return status;
             }
-            if (ep_options_launcher_rank() > 0 && strcmp(argv[i], "--help") == 0) {
-                exit(0);
+            if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "--usage") == 0) {
+                print_help(argp, argv[0], strcmp(argv[i], "--usage") == 0);
             }
         } else if (argv[i][0] == '-' && argv[i][1] != '\0') {
             takes_next = short_takes_next(&all, argv[i] + 1);
