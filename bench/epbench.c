@@ -14,9 +14,11 @@
 COMMAND(comm);
 COMMAND(topo);
 COMMAND(fit);
+COMMAND(route);
 
 static const struct ep_command commands[] = {
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
+    {"route", "routing statistics, byte counts and the plain cost", false, ep_cmd_route},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
     {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},
     {.name = NULL},

@@ -4,6 +4,8 @@
 
 #include "base/options.h"
 
+#include <string.h>
+
 struct dtype_row {
     const char *name;
     int64_t element_bytes;

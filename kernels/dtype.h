@@ -21,8 +21,8 @@ EP_MUST_CHECK enum ep_status ep_dtype_parse(const char *text, const char *what,
 /** Bytes of one element: 4, 2, 1 (an fp8 row carries its scales besides). */
 int64_t ep_dtype_element_bytes(enum ep_dtype dtype);
 
-/** Bytes of one token row of `hidden` elements, hidden >= 0: fp32 4H, bf16 2H, fp8 H + 4 ceil(H/128)
- *  (one fp32 scale per 128 elements). Source: kernels/README.md, "Bytes of a row". */
+/** Bytes of one token row of `hidden` elements, hidden >= 0: fp32 4H, bf16 2H, fp8 H + 4
+ * ceil(H/128) (one fp32 scale per 128 elements). Source: kernels/README.md, "Bytes of a row". */
 int64_t ep_dtype_row_bytes(enum ep_dtype dtype, int64_t hidden);
 
 /** bf16 is the upper half of an fp32. Exact. */

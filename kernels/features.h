@@ -26,19 +26,19 @@ struct ep_level_features {
 
 /** Bytes of D[i][j] = row_bytes R[i][j], D[i][i] = 0. Source: kernels/README.md, "Features". */
 struct ep_features {
-    int64_t total_bytes;    /* all rows, own included */
-    int64_t remote_bytes;   /* sum of D */
-    int64_t max_out_bytes;  /* largest row sum of D */
-    int64_t max_in_bytes;   /* largest column sum of D */
-    double mean_out_bytes;  /* remote_bytes / ranks */
-    int64_t h_rank_bytes;   /* max over ranks of max(out, in) */
-    int64_t h_nic_bytes;    /* max over NICs of max(out, in), off-node only; -1 = not known */
-    int64_t h_node_bytes;   /* max over nodes of max(out, in), off-node only; 0 on one node */
-    int64_t self_bytes_max; /* largest row_bytes R[i][i] */
-    int64_t step_sum_bytes; /* sum over steps s = 1 .. P-1 of max_i D[i][(i + s) mod P] */
-    int64_t messages_max;   /* P - 1: a blocking alltoallv posts empty ones too */
-    int64_t messages_nonzero_max;    /* most non-empty messages that a rank sends */
-    int64_t busiest_rank;            /* the first with max(out, in) = h_rank_bytes */
+    int64_t total_bytes;          /* all rows, own included */
+    int64_t remote_bytes;         /* sum of D */
+    int64_t max_out_bytes;        /* largest row sum of D */
+    int64_t max_in_bytes;         /* largest column sum of D */
+    double mean_out_bytes;        /* remote_bytes / ranks */
+    int64_t h_rank_bytes;         /* max over ranks of max(out, in) */
+    int64_t h_nic_bytes;          /* max over NICs of max(out, in), off-node only; -1 = not known */
+    int64_t h_node_bytes;         /* max over nodes of max(out, in), off-node only; 0 on one node */
+    int64_t self_bytes_max;       /* largest row_bytes R[i][i] */
+    int64_t step_sum_bytes;       /* sum over steps s = 1 .. P-1 of max_i D[i][(i + s) mod P] */
+    int64_t messages_max;         /* P - 1: a blocking alltoallv posts empty ones too */
+    int64_t messages_nonzero_max; /* most non-empty messages that a rank sends */
+    int64_t busiest_rank;         /* the first with max(out, in) = h_rank_bytes */
     struct ep_message_bin hist[EP_MESSAGE_BINS]; /* sent by the busiest rank, all levels */
     int64_t num_levels;
     struct ep_level_features *levels; /* [num_levels] */

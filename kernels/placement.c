@@ -98,9 +98,8 @@ static enum ep_status fill_local(struct ep_placement *p)
             const int32_t rank = p->slot_rank[s];
             int32_t *local = p->local_expert + p->local_start[rank];
             if (taken[rank] > 0 && local[taken[rank] - 1] == e) {
-                status = ep_error_set(EP_EINVAL,
-                                      "expert %" PRId32 " is placed twice on rank %" PRId32, e,
-                                      rank);
+                status = ep_error_set(
+                    EP_EINVAL, "expert %" PRId32 " is placed twice on rank %" PRId32, e, rank);
             }
             p->slot_local[s] = taken[rank];
             local[taken[rank]++] = e;
@@ -212,8 +211,8 @@ enum ep_status ep_placement_parse(const char *text, const char *what, int64_t nu
         ranks[e] = (int32_t)rank;
         highest = rank > highest ? rank : highest;
     }
-    status = ep_placement_init_list(ranks, list.num, num_ranks > 0 ? num_ranks : highest + 1,
-                                    placement);
+    status =
+        ep_placement_init_list(ranks, list.num, num_ranks > 0 ? num_ranks : highest + 1, placement);
 out:
     free(ranks);
     ep_list_fini(&list);

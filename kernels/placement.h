@@ -13,11 +13,11 @@ enum { EP_MAX_EXPERTS = 1 << 16, EP_MAX_RANKS = 1 << 20 };
 /** A slot is one replica of an expert on one rank; slots are numbered by expert, then replica.
  *  Init with one of ep_placement_init_*; free with ep_placement_fini. Read only afterwards. */
 struct ep_placement {
-    int64_t num_experts; /* 1 to EP_MAX_EXPERTS */
-    int64_t num_ranks;   /* 1 to EP_MAX_RANKS */
-    int64_t num_slots;   /* >= num_experts */
-    int64_t max_local;   /* most experts on one rank, >= 1 */
-    bool replicated;     /* some expert has more than one replica */
+    int64_t num_experts;   /* 1 to EP_MAX_EXPERTS */
+    int64_t num_ranks;     /* 1 to EP_MAX_RANKS */
+    int64_t num_slots;     /* >= num_experts */
+    int64_t max_local;     /* most experts on one rank, >= 1 */
+    bool replicated;       /* some expert has more than one replica */
     int32_t *slot_start;   /* [num_experts + 1]: slots of expert e are slot_start[e] .. [e+1]-1 */
     int32_t *slot_rank;    /* [num_slots] the rank a slot is on */
     int32_t *slot_local;   /* [num_slots] index of the slot's expert among its rank's experts */
@@ -33,8 +33,8 @@ EP_MUST_CHECK enum ep_status ep_placement_init_contiguous(int64_t num_experts, i
                                                           struct ep_placement *placement);
 
 /** One replica each: expert_rank [num_experts], each in [0, num_ranks); ranks may hold none. */
-EP_MUST_CHECK enum ep_status ep_placement_init_list(const int32_t *expert_rank,
-                                                    int64_t num_experts, int64_t num_ranks,
+EP_MUST_CHECK enum ep_status ep_placement_init_list(const int32_t *expert_rank, int64_t num_experts,
+                                                    int64_t num_ranks,
                                                     struct ep_placement *placement);
 
 /** General: slot i is a replica of slot_expert[i] on slot_rank[i]. Every expert needs a replica;
@@ -44,8 +44,8 @@ EP_MUST_CHECK enum ep_status ep_placement_init_slots(const int32_t *slot_expert,
                                                      int64_t num_experts, int64_t num_ranks,
                                                      struct ep_placement *placement);
 
-/** From a text "0,0,1,1": the rank of each expert in turn. num_ranks 0 = the highest rank named + 1.
- *  `what` names the option in messages. */
+/** From a text "0,0,1,1": the rank of each expert in turn. num_ranks 0 = the highest rank named
+ * + 1. `what` names the option in messages. */
 EP_MUST_CHECK enum ep_status ep_placement_parse(const char *text, const char *what,
                                                 int64_t num_ranks, struct ep_placement *placement);
 void ep_placement_fini(struct ep_placement *placement);
@@ -74,15 +74,14 @@ static inline int32_t ep_placement_local_idx(const struct ep_placement *placemen
 }
 
 /** Experts of a rank, ascending: *experts is borrowed. Returns how many (>= 0). */
-static inline int64_t ep_placement_local_experts(const struct ep_placement *placement,
-                                                 int64_t rank, const int32_t **experts)
+static inline int64_t ep_placement_local_experts(const struct ep_placement *placement, int64_t rank,
+                                                 const int32_t **experts)
 {
     *experts = placement->local_expert + placement->local_start[rank];
     return placement->local_start[rank + 1] - placement->local_start[rank];
 }
 
 /** Index of `expert` among those of `rank`, or -1 if it is not there. O(log experts of rank). */
-int64_t ep_placement_find_local(const struct ep_placement *placement, int64_t expert,
-                                int64_t rank);
+int64_t ep_placement_find_local(const struct ep_placement *placement, int64_t expert, int64_t rank);
 
 #endif

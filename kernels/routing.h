@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Routing: which experts each token goes to, with what weights; generated per global token index. */
+/* Routing: which experts each token goes to, with what weights; generated per global token index.
+ */
 #ifndef EP_KERNELS_ROUTING_H
 #define EP_KERNELS_ROUTING_H
 
@@ -16,14 +17,13 @@ struct ep_routing {
     int64_t num_tokens;
     int64_t num_experts; /* every index is below it */
     int64_t top_k;
-    int32_t *topk_idx;   /* [num_tokens][top_k] expert, -1 = unused slot */
-    float *topk_weight;  /* [num_tokens][top_k] >= 0, 0 where unused; NULL if not asked for */
+    int32_t *topk_idx;  /* [num_tokens][top_k] expert, -1 = unused slot */
+    float *topk_weight; /* [num_tokens][top_k] >= 0, 0 where unused; NULL if not asked for */
 };
 
 /** Allocate for num_tokens >= 0; indices are -1 and weights 0 until filled. */
-EP_MUST_CHECK enum ep_status ep_routing_init(int64_t num_tokens, int64_t num_experts,
-                                             int64_t top_k, bool with_weights,
-                                             struct ep_routing *routing);
+EP_MUST_CHECK enum ep_status ep_routing_init(int64_t num_tokens, int64_t num_experts, int64_t top_k,
+                                             bool with_weights, struct ep_routing *routing);
 void ep_routing_fini(struct ep_routing *routing);
 
 /** Borrowed by the router: all must outlive it and stay unchanged. */
@@ -56,8 +56,8 @@ void ep_router_generate(const struct ep_router *router, int64_t first_token, int
 EP_MUST_CHECK enum ep_status ep_router_generate_rank(const struct ep_router *router, int64_t rank,
                                                      bool with_weights, struct ep_routing *routing);
 
-/** 16 hex digits that stand for everything the routing depends on (skew, trace content, shape, seed,
- *  placement, token map): the record key routing_id. Borrowed from the router. */
+/** 16 hex digits that stand for everything the routing depends on (skew, trace content, shape,
+ * seed, placement, token map): the record key routing_id. Borrowed from the router. */
 const char *ep_router_id(const struct ep_router *router);
 
 /** True where a trace has fewer rows than there are tokens, so that rows come again: warn. */

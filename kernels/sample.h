@@ -38,7 +38,8 @@ static inline bool ep_sample_has(const int32_t *values, int64_t num, int32_t val
 
 /** `num` distinct numbers of [0, limit), every set equally likely; 0 <= num <= limit.
  *  Few of many: Floyd's algorithm (CACM 30(9), 1987, "A sample of brilliance"), num draws and
- *  num^2 / 2 comparisons; many of few: selection sampling (Knuth 3.4.2, algorithm S), limit draws. */
+ *  num^2 / 2 comparisons; many of few: selection sampling (Knuth 3.4.2, algorithm S), limit draws.
+ */
 static inline void ep_sample_subset(struct ep_random *random, int64_t limit, int64_t num,
                                     int32_t *values)
 {

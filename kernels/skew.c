@@ -88,9 +88,8 @@ static enum ep_status resolve_experts(const struct ep_skew *skew, int64_t given,
     return EP_OK;
 }
 
-enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_experts,
-                                     int64_t top_k, bool in_sweep, int64_t *case_experts,
-                                     int64_t *case_top_k)
+enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_experts, int64_t top_k,
+                                     bool in_sweep, int64_t *case_experts, int64_t *case_top_k)
 {
     int64_t experts = 0;
     const enum ep_status status = resolve_experts(skew, num_experts, in_sweep, &experts);
@@ -108,8 +107,9 @@ enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_exp
     }
     const int64_t k = skew->top_k != 0 ? skew->top_k : top_k;
     if (k > experts) {
-        return ep_error_set(EP_EINVAL, "top-%" PRId64 " of %" PRId64 " experts: top-k may be 1 to %" PRId64,
-                            k, experts, experts);
+        return ep_error_set(EP_EINVAL,
+                            "top-%" PRId64 " of %" PRId64 " experts: top-k may be 1 to %" PRId64, k,
+                            experts, experts);
     }
     *case_experts = experts;
     *case_top_k = k;

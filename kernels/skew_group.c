@@ -58,8 +58,8 @@ static double fill_probabilities(const struct ep_router *r, int64_t seen, double
     const int64_t most = most_chosen(r, seen);
     double highest = -INFINITY;
     for (int64_t n = least; n <= most; n++) {
-        p[n] = log_choose(seen, n) + log_choose(r->num_experts - seen, r->top_k - n) +
-               w * (double)n;
+        p[n] =
+            log_choose(seen, n) + log_choose(r->num_experts - seen, r->top_k - n) + w * (double)n;
         highest = fmax(highest, p[n]);
     }
     double sum = 0;
@@ -296,8 +296,8 @@ static enum ep_status prepare_hot(struct ep_router *router)
     const int64_t hot_rank = router->skew->count;
     if (placement->num_ranks < 2 || hot_rank >= placement->num_ranks) {
         return ep_error_set(EP_EINVAL,
-                            "skew %s: rank %" PRId64 " and another are needed, but there %s %" PRId64
-                            " rank%s",
+                            "skew %s: rank %" PRId64
+                            " and another are needed, but there %s %" PRId64 " rank%s",
                             router->skew->text, hot_rank, placement->num_ranks == 1 ? "is" : "are",
                             placement->num_ranks, placement->num_ranks == 1 ? "" : "s");
     }
@@ -338,8 +338,8 @@ static enum ep_status parse_khot(const char *params, struct ep_skew *skew)
     snprintf(what, sizeof what, "skew '%.40s'", skew->text);
     EP_TRY(ep_list_split(params, ':', what, &list));
     if (list.num != 2) {
-        status = ep_error_set(EP_EINVAL, "%s: khot:N:F expected, N experts with share F of the copies",
-                              what);
+        status = ep_error_set(EP_EINVAL,
+                              "%s: khot:N:F expected, N experts with share F of the copies", what);
         goto out;
     }
     snprintf(what, sizeof what, "skew '%.40s': experts N", skew->text);

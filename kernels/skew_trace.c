@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* trace:FILE and trace:sample: recorded tokens in order, rank by rank, from the start again at the end. */
+/* trace:FILE and trace:sample: recorded tokens in order, rank by rank, from the start again at the
+ * end. */
 #include "kernels/skew_policy.h"
 
 #include <string.h>
@@ -7,7 +8,8 @@
 static enum ep_status parse(const char *params, struct ep_skew *skew)
 {
     if (params[0] == '\0') {
-        return ep_error_set(EP_EINVAL, "skew '%s': trace:FILE or trace:sample expected", skew->text);
+        return ep_error_set(EP_EINVAL, "skew '%s': trace:FILE or trace:sample expected",
+                            skew->text);
     }
     const bool sample = strcmp(params, "sample") == 0;
     const enum ep_status status =
@@ -38,7 +40,8 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
 const struct ep_skew_policy ep_skew_trace = {
     .name = "trace",
     .usage = "trace:FILE|sample",
-    .summary = "recorded tokens in order, rank by rank, wrapping; experts and top-k are the trace's",
+    .summary =
+        "recorded tokens in order, rank by rank, wrapping; experts and top-k are the trace's",
     .parse = parse,
     .generate = generate,
 };

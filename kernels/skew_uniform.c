@@ -17,8 +17,7 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
     for (int64_t t = 0; t < num_tokens; t++) {
         struct ep_random random;
         ep_random_init(&random, router->seed, EP_RANDOM_ROUTING, (uint64_t)(first_token + t));
-        ep_sample_subset(&random, router->num_experts, router->top_k,
-                         topk_idx + t * router->top_k);
+        ep_sample_subset(&random, router->num_experts, router->top_k, topk_idx + t * router->top_k);
     }
 }
 

@@ -15,7 +15,8 @@ struct ep_token_map {
     int64_t *start;     /* [num_ranks + 1]: rank r has tokens start[r] .. start[r + 1] - 1 */
 };
 
-/** The same number of tokens on each rank. Returns EP_EINVAL where there would be no token at all. */
+/** The same number of tokens on each rank. Returns EP_EINVAL where there would be no token at all.
+ */
 EP_MUST_CHECK enum ep_status ep_token_map_init_equal(int64_t num_ranks, int64_t tokens_per_rank,
                                                      struct ep_token_map *map);
 

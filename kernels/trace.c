@@ -146,8 +146,10 @@ static enum ep_status choose_layer(const struct ep_csv *csv, const struct column
     if (columns->layer < 0) {
         return options->layer < 0
                    ? EP_OK
-                   : ep_error_set(EP_EINVAL, "%s: layer %" PRId64 " is asked for, but there is no "
-                                  "layer column", csv->name, options->layer);
+                   : ep_error_set(EP_EINVAL,
+                                  "%s: layer %" PRId64 " is asked for, but there is no "
+                                  "layer column",
+                                  csv->name, options->layer);
     }
     int64_t layer = 0;
     const enum ep_status status = ep_csv_get_i64(csv, columns->layer, 0, INT32_MAX, &layer);

@@ -20,16 +20,16 @@ struct ep_trace_options {
 
 /** Tokens in the order of the file. Created by ep_trace_load_*, freed with ep_trace_destroy. */
 struct ep_trace {
-    char *name;          /* file name, or "sample" */
-    int64_t num_tokens;  /* >= 1 */
-    int64_t num_experts; /* every index is below it */
-    int64_t top_k;       /* >= 1 */
-    int64_t layer;       /* of the rows kept; -1 = no such column */
+    char *name;             /* file name, or "sample" */
+    int64_t num_tokens;     /* >= 1 */
+    int64_t num_experts;    /* every index is below it */
+    int64_t top_k;          /* >= 1 */
+    int64_t layer;          /* of the rows kept; -1 = no such column */
     int64_t num_duplicates; /* rows in which an expert comes twice (only if allowed) */
-    int64_t *token_id;   /* [num_tokens] the token column */
-    int64_t *line;       /* [num_tokens] line in the file, for messages */
-    int32_t *topk_idx;   /* [num_tokens][top_k] -1 = unused slot */
-    float *topk_weight;  /* the same shape, >= 0, 0 where unused; NULL if the file has no weights */
+    int64_t *token_id;      /* [num_tokens] the token column */
+    int64_t *line;          /* [num_tokens] line in the file, for messages */
+    int32_t *topk_idx;      /* [num_tokens][top_k] -1 = unused slot */
+    float *topk_weight; /* the same shape, >= 0, 0 where unused; NULL if the file has no weights */
 };
 
 /** Read a trace ("-" = standard input); options NULL = all default.

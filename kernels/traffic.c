@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counting rows: one pass over the indices, destinations of a token as bits where they fit a word. */
+/* Counting rows: one pass over the indices, destinations of a token as bits where they fit a word.
+ */
 #include "kernels/traffic.h"
 
 #include "kernels/skew_policy.h"
@@ -349,6 +350,16 @@ void ep_traffic_fill_fan_out(const struct ep_traffic *traffic, int64_t *rows)
             if (num > 0) {
                 rows[landing_rank(traffic, i, traffic->rank_node[j]) * num_ranks + j] += num;
             }
+        }
+    }
+}
+
+void ep_traffic_fill_loads(const struct ep_traffic *traffic, int64_t *loads)
+{
+    memset(loads, 0, (size_t)traffic->num_ranks * sizeof *loads);
+    for (int64_t i = 0; i < traffic->num_ranks; i++) {
+        for (int64_t j = 0; j < traffic->num_ranks; j++) {
+            loads[j] += traffic->copies[i * traffic->num_ranks + j];
         }
     }
 }

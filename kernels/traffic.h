@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What routing makes ranks send: rows in three bases, and the byte features the cost model needs. */
+/* What routing makes ranks send: rows in three bases, and the byte features the cost model needs.
+ */
 #ifndef EP_KERNELS_TRAFFIC_H
 #define EP_KERNELS_TRAFFIC_H
 
@@ -63,6 +64,9 @@ void ep_traffic_fill_rows(const struct ep_traffic *traffic, enum ep_basis basis,
 /** node-dedup's second stage, [num_ranks][num_ranks], overwritten: rows from the rank where a row
  *  came in (or its source, on its own node) to each rank of that node that needs it. */
 void ep_traffic_fill_fan_out(const struct ep_traffic *traffic, int64_t *rows);
+
+/** Copies that each rank receives, its own included: loads [num_ranks], overwritten. */
+void ep_traffic_fill_loads(const struct ep_traffic *traffic, int64_t *loads);
 
 /** Transposed copy: combine's rows are dispatch's, transposed. */
 void ep_traffic_transpose(const int64_t *rows, int64_t num_ranks, int64_t *transposed);

@@ -21,8 +21,8 @@ static enum ep_status open_rig(const char *skew, int64_t experts, int64_t top_k,
 {
     *rig = (struct rig){0};
     enum ep_status status = ep_skew_create(skew, &rig->skew);
-    status = status == EP_OK ? ep_placement_init_contiguous(experts, ranks, &rig->placement)
-                             : status;
+    status =
+        status == EP_OK ? ep_placement_init_contiguous(experts, ranks, &rig->placement) : status;
     status = status == EP_OK ? ep_token_map_init_equal(ranks, tokens, &rig->tokens) : status;
     const struct ep_router_config config = {.skew = rig->skew,
                                             .placement = &rig->placement,
@@ -151,16 +151,16 @@ static void test_any_split_is_the_same(void **state)
         const char *skew;
         int experts, top_k, ranks;
     } cases[] = {
-        {"uniform", 16, 4, 4}, {"uniform", 8, 8, 4},    {"zipf:1.0", 16, 4, 3}, {"zipf:3", 40, 40, 4},
-        {"hot:3@1", 16, 4, 4}, {"khot:3:0.5", 16, 4, 4}, {"hot:2", 4, 2, 8},    {"zipf:20", 9, 5, 1},
-        {"trace:sample", 64, 6, 3},
+        {"uniform", 16, 4, 4}, {"uniform", 8, 8, 4},  {"zipf:1.0", 16, 4, 3},
+        {"zipf:3", 40, 40, 4}, {"hot:3@1", 16, 4, 4}, {"khot:3:0.5", 16, 4, 4},
+        {"hot:2", 4, 2, 8},    {"zipf:20", 9, 5, 1},  {"trace:sample", 64, 6, 3},
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         struct rig rig;
         struct ep_routing whole;
         struct ep_routing part;
-        CHECK_OK(open_rig(cases[c].skew, cases[c].experts, cases[c].top_k, cases[c].ranks, 60, 7,
-                          &rig));
+        CHECK_OK(
+            open_rig(cases[c].skew, cases[c].experts, cases[c].top_k, cases[c].ranks, 60, 7, &rig));
         const int64_t num = rig.tokens.num_tokens;
         const int64_t k = cases[c].top_k;
         CHECK_OK(ep_routing_init(num, cases[c].experts, k, true, &whole));
@@ -186,6 +186,415 @@ static void test_any_split_is_the_same(void **state)
     }
 }
 
+/* Copies that each rank receives, from all tokens of the rig. */
+static void count_ranks(const struct rig *rig, int64_t *loads, int64_t *experts)
+{
+    struct ep_routing r;
+    for (int64_t s = 0; s < rig->placement.num_ranks; s++) {
+        CHECK_OK(ep_router_generate_rank(rig->router, s, false, &r));
+        for (int64_t i = 0; i < r.num_tokens * r.top_k; i++) {
+            loads[ep_placement_rank(&rig->placement, r.topk_idx[i], s)]++;
+            experts[r.topk_idx[i]]++;
+        }
+        ep_routing_fini(&r);
+    }
+}
+
+static void test_hot_is_reached(void **state)
+{
+    (void)state;
+    static const struct {
+        int experts, top_k, ranks, tokens;
+        const char *skew;
+        int rank;
+        double ratio;
+    } cases[] = {
+        {16, 4, 4, 64, "hot:2", 0, 2},         {16, 4, 4, 64, "hot:4@3", 3, 4},
+        {16, 2, 2, 64, "hot:4", 0, 4},         {256, 8, 64, 32, "hot:8@5", 5, 8},
+        {256, 8, 64, 32, "hot:1", 0, 1},       {64, 6, 8, 16, "hot:3@7", 7, 3},
+        {10, 3, 4, 100, "hot:2@3", 3, 2},      {8, 2, 8, 200, "hot:7@2", 2, 7},
+        {8, 2, 16, 200, "hot:3@9", 9, 3},      {4, 2, 8, 500, "hot:2@1", 1, 2},
+        {16, 8, 4, 64, "hot:0.25@1", 1, 0.25}, {16, 4, 2, 3000, "hot:50", 0, 50},
+        {12, 12, 3, 10, "hot:1", 0, 1},        {16, 1, 4, 64, "hot:10@2", 2, 10},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct rig rig;
+        int64_t loads[64] = {0};
+        int64_t experts[256] = {0};
+        CHECK_OK(open_rig(cases[c].skew, cases[c].experts, cases[c].top_k, cases[c].ranks,
+                          cases[c].tokens, 5, &rig));
+        count_ranks(&rig, loads, experts);
+        double others = 0;
+        for (int r = 0; r < cases[c].ranks; r++) {
+            others += r == cases[c].rank ? 0 : (double)loads[r];
+        }
+        const double ratio = (double)loads[cases[c].rank] / (others / (cases[c].ranks - 1));
+        CHECK_NEAR(ratio, cases[c].ratio, 0.1 * cases[c].ratio);
+        close_rig(&rig);
+    }
+}
+
+static void test_hot_out_of_reach(void **state)
+{
+    (void)state;
+    struct rig rig;
+    /* 16 experts on 4 ranks, top-8: m = 4, largest 4 * 3 / (8 - 4) = 3 */
+    CHECK_FAILS(open_rig("hot:3.5", 16, 8, 4, 8, 1, &rig), EP_EINVAL, "at most 3 times");
+    close_rig(&rig);
+    CHECK_OK(open_rig("hot:3", 16, 8, 4, 8, 1, &rig));
+    close_rig(&rig);
+    /* one expert per rank, top-2 of 8: 1 * 7 / (2 - 1) = 7 */
+    CHECK_FAILS(open_rig("hot:7.1@3", 8, 2, 8, 8, 1, &rig), EP_EINVAL,
+                "rank 3 can receive at most 7");
+    close_rig(&rig);
+    /* k = E: each rank gets all it can: 12 experts on 3 ranks, ratio 1 and nothing else */
+    CHECK_FAILS(open_rig("hot:0.5", 12, 12, 3, 8, 1, &rig), EP_EINVAL, "at least 1 times");
+    close_rig(&rig);
+    /* 4 experts on 8 ranks, top-2: half of the sources reach rank 1, with one copy of two at most:
+     * a share of 1/4 is 1/4 * 7 / (3/4) times the others */
+    CHECK_FAILS(open_rig("hot:2.4@1", 4, 2, 8, 8, 1, &rig), EP_EINVAL, "at most 2.33333 times");
+    close_rig(&rig);
+    CHECK_FAILS(open_rig("hot:2@4", 16, 2, 4, 8, 1, &rig), EP_EINVAL, "there are 4 ranks");
+    close_rig(&rig);
+    CHECK_FAILS(open_rig("hot:2", 16, 2, 1, 8, 1, &rig), EP_EINVAL, "there is 1 rank");
+    close_rig(&rig);
+}
+
+/* Top-1: the counts are multinomial with probability r^-1 / H(8), H(8) = 2.717857. */
+static void test_zipf_frequencies(void **state)
+{
+    (void)state;
+    struct rig rig;
+    int64_t loads[1] = {0};
+    int64_t experts[8] = {0};
+    CHECK_OK(open_rig("zipf:1", 8, 1, 1, 100000, 3, &rig));
+    count_ranks(&rig, loads, experts);
+    for (int i = 0; i < 8; i++) { /* sort descending */
+        for (int j = i + 1; j < 8; j++) {
+            if (experts[j] > experts[i]) {
+                const int64_t kept = experts[i];
+                experts[i] = experts[j];
+                experts[j] = kept;
+            }
+        }
+    }
+    double chi2 = 0;
+    for (int i = 0; i < 8; i++) {
+        const double expected = 100000 / (2.717857142857143 * (i + 1));
+        chi2 += ((double)experts[i] - expected) * ((double)experts[i] - expected) / expected;
+    }
+    assert_true(chi2 < 24.3); /* 7 degrees of freedom: above that once in 1000 seeds */
+    close_rig(&rig);
+}
+
+/* Top-2 of 3, popularity 6/11, 3/11, 2/11: P(set without the last) = 6/11 * 3/5 + 3/11 * 6/8
+ * = 0.53182; without the second 6/11 * 2/5 + 2/11 * 6/9 = 0.33939; without the first 0.12879. */
+static void test_zipf_without_replacement(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct ep_routing r;
+    CHECK_OK(open_rig("zipf:1", 3, 2, 1, 60000, 9, &rig));
+    CHECK_OK(ep_router_generate_rank(rig.router, 0, false, &r));
+    double missing[3] = {0};
+    for (int64_t t = 0; t < r.num_tokens; t++) {
+        missing[3 - r.topk_idx[2 * t] - r.topk_idx[2 * t + 1]] += 1.0 / 60000;
+    }
+    double low = 1;
+    double high = 0;
+    for (int e = 0; e < 3; e++) {
+        low = missing[e] < low ? missing[e] : low;
+        high = missing[e] > high ? missing[e] : high;
+    }
+    CHECK_NEAR(high, 0.53182, 0.01); /* standard deviation 0.002 */
+    CHECK_NEAR(low, 0.12879, 0.01);
+    ep_routing_fini(&r);
+    close_rig(&rig);
+}
+
+/* The walk over all experts, taken where redrawing fails, has the same distribution: with S = 8 the
+ * second expert is nearly always drawn by it. P(third of 3 chosen second | first first) =
+ * 3^-8 / (2^-8 + 3^-8) = 0.03756. */
+static void test_zipf_steep(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct ep_routing r;
+    CHECK_OK(open_rig("zipf:8", 3, 2, 1, 60000, 2, &rig));
+    CHECK_OK(ep_router_generate_rank(rig.router, 0, false, &r));
+    int64_t pairs[3] = {0};
+    for (int64_t t = 0; t < r.num_tokens; t++) {
+        pairs[r.topk_idx[2 * t] + r.topk_idx[2 * t + 1] - 1]++;
+    }
+    /* the sets {first, second}, {first, third}, {second, third}; the middle count is wanted */
+    const int64_t high = pairs[0] > pairs[1] ? (pairs[0] > pairs[2] ? pairs[0] : pairs[2])
+                                             : (pairs[1] > pairs[2] ? pairs[1] : pairs[2]);
+    const int64_t low = pairs[0] < pairs[1] ? (pairs[0] < pairs[2] ? pairs[0] : pairs[2])
+                                            : (pairs[1] < pairs[2] ? pairs[1] : pairs[2]);
+    const int64_t middle = 60000 - high - low;
+    CHECK_NEAR((double)middle / 60000, 0.0376, 0.004); /* standard deviation 0.0008 */
+    close_rig(&rig);
+    ep_routing_fini(&r);
+}
+
+static void test_khot(void **state)
+{
+    (void)state;
+    struct rig rig;
+    int64_t loads[4] = {0};
+    int64_t experts[16] = {0};
+    CHECK_OK(open_rig("khot:3:0.6", 16, 4, 4, 500, 4, &rig));
+    count_ranks(&rig, loads, experts);
+    /* 3 experts share 0.6 * 8000 copies, 1600 each; 13 share the rest, 246 each */
+    int hot = 0;
+    int64_t sum = 0;
+    for (int e = 0; e < 16; e++) {
+        if (experts[e] > 1000) {
+            hot++;
+            sum += experts[e];
+        }
+    }
+    assert_int_equal(hot, 3);
+    assert_in_range(sum, 4800 - 5, 4800 + 5); /* evenly spread draws: within a few copies */
+    close_rig(&rig);
+    CHECK_FAILS(open_rig("khot:3:0.8", 16, 4, 4, 8, 1, &rig), EP_EINVAL, "0 to 0.75");
+    close_rig(&rig);
+    CHECK_FAILS(open_rig("khot:17:0.5", 16, 4, 4, 8, 1, &rig), EP_EINVAL, "only 16 experts");
+    close_rig(&rig);
+}
+
+static void test_seeds_differ(void **state)
+{
+    (void)state;
+    static const char *const skews[] = {"uniform", "zipf:1", "hot:2", "khot:4:0.5"};
+    for (int i = 0; i < 4; i++) {
+        struct rig a;
+        struct rig b;
+        struct ep_routing x;
+        struct ep_routing y;
+        CHECK_OK(open_rig(skews[i], 32, 4, 4, 50, 1, &a));
+        CHECK_OK(open_rig(skews[i], 32, 4, 4, 50, 2, &b));
+        CHECK_OK(ep_router_generate_rank(a.router, 1, true, &x));
+        CHECK_OK(ep_router_generate_rank(b.router, 1, true, &y));
+        assert_memory_not_equal(x.topk_idx, y.topk_idx, 200 * sizeof *x.topk_idx);
+        assert_memory_not_equal(x.topk_weight, y.topk_weight, 200 * sizeof *x.topk_weight);
+        assert_string_not_equal(ep_router_id(a.router), ep_router_id(b.router));
+        ep_routing_fini(&x);
+        ep_routing_fini(&y);
+        close_rig(&a);
+        close_rig(&b);
+    }
+}
+
+/* The number of ranks changes who has which token, not where tokens go. */
+static void test_same_on_any_rank_count(void **state)
+{
+    (void)state;
+    struct rig few;
+    struct rig many;
+    struct ep_routing x;
+    struct ep_routing y;
+    CHECK_OK(open_rig("zipf:0.7", 24, 4, 2, 60, 8, &few));
+    CHECK_OK(open_rig("zipf:0.7", 24, 4, 6, 20, 8, &many));
+    CHECK_OK(ep_routing_init(120, 24, 4, true, &x));
+    CHECK_OK(ep_routing_init(120, 24, 4, true, &y));
+    ep_router_generate(few.router, 0, 120, &x);
+    ep_router_generate(many.router, 0, 120, &y);
+    assert_memory_equal(x.topk_idx, y.topk_idx, 480 * sizeof *x.topk_idx);
+    assert_memory_equal(x.topk_weight, y.topk_weight, 480 * sizeof *x.topk_weight);
+    ep_routing_fini(&x);
+    ep_routing_fini(&y);
+    close_rig(&few);
+    close_rig(&many);
+}
+
+#define GOLDEN_UNIFORM                                                                             \
+    {                                                                                              \
+        34, 19, 62, 17, 59, 11, 15, 37                                                             \
+    }
+#define GOLDEN_ZIPF                                                                                \
+    {                                                                                              \
+        46, 25, 17, 39, 50, 12, 16, 46                                                             \
+    }
+/* Golden rows: a change of these is a change of every published routing. */
+static void test_golden(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct ep_routing r;
+    const int32_t uniform[] = GOLDEN_UNIFORM;
+    const int32_t zipf[] = GOLDEN_ZIPF;
+    CHECK_OK(open_rig("uniform", 64, 4, 2, 2, 7, &rig));
+    CHECK_OK(ep_router_generate_rank(rig.router, 1, false, &r));
+    assert_memory_equal(r.topk_idx, uniform, sizeof uniform);
+    ep_routing_fini(&r);
+    close_rig(&rig);
+    CHECK_OK(open_rig("zipf:1", 64, 4, 2, 2, 7, &rig));
+    CHECK_OK(ep_router_generate_rank(rig.router, 1, false, &r));
+    assert_memory_equal(r.topk_idx, zipf, sizeof zipf);
+    ep_routing_fini(&r);
+    close_rig(&rig);
+}
+
+static void test_unused_slots_and_empty_ranks(void **state)
+{
+    (void)state;
+    const char text[] = "token,e0,e1,w0,w1\n0,1,-1,0.5,9\n1,-1,-1,1,1\n2,0,2,0.25,0.75\n";
+    struct ep_trace *trace = NULL;
+    CHECK_OK(ep_trace_load_text("t.csv", text, strlen(text), NULL, &trace));
+    assert_int_equal(trace->num_experts, 3);
+    CHECK_NEAR((double)trace->topk_weight[1], 0, 0); /* of an unused slot */
+    ep_trace_destroy(trace);
+
+    struct rig rig = {0};
+    struct ep_routing r;
+    CHECK_OK(ep_skew_create("uniform", &rig.skew));
+    CHECK_OK(ep_placement_init_contiguous(4, 3, &rig.placement));
+    CHECK_OK(ep_token_map_init_counts(3, (const int64_t[]){0, 5, 0}, &rig.tokens));
+    const struct ep_router_config config = {
+        .skew = rig.skew, .placement = &rig.placement, .tokens = &rig.tokens, .top_k = 2};
+    CHECK_OK(ep_router_create(&config, &rig.router));
+    CHECK_OK(ep_router_generate_rank(rig.router, 0, true, &r));
+    assert_int_equal(r.num_tokens, 0);
+    ep_routing_fini(&r);
+    CHECK_OK(ep_router_generate_rank(rig.router, 1, true, &r));
+    assert_int_equal(r.num_tokens, 5);
+    check_rows(&r);
+    ep_routing_fini(&r);
+    close_rig(&rig);
+}
+
+static void test_bad_skews(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *says;
+    } bad[] = {
+        {"unifrom", "did you mean 'uniform'"},
+        {"gauss", "unknown skew 'gauss'; uniform, zipf:S"},
+        {"uniform:1", "takes no parameter"},
+        {"uniform:", "takes no parameter"},
+        {"zipf", "exponent S: '' is not a number"},
+        {"zipf:x", "'x' is not a number"},
+        {"zipf:nan", "not a number"},
+        {"zipf:-1", "outside 0 to 20"},
+        {"zipf:1:2", "not a number"},
+        {"hot", "ratio R"},
+        {"hot:-1", "outside"},
+        {"hot:2@", "rank"},
+        {"hot:2@-1", "rank"},
+        {"hot:2@x", "rank"},
+        {"khot:4", "khot:N:F expected"},
+        {"khot:0:0.5", "experts N"},
+        {"khot:4:1.5", "share F"},
+        {"trace", "trace:FILE"},
+        {"trace:", "trace:FILE"},
+        {"trace:/nonexistent.csv", "/nonexistent.csv"},
+        {"", "unknown skew ''"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct ep_skew *skew = NULL;
+        CHECK_FAILS(ep_skew_create(bad[i].text, &skew), EP_EINVAL, bad[i].says);
+        assert_null(skew);
+    }
+    struct rig rig;
+    CHECK_FAILS(open_rig("uniform", 4, 5, 2, 8, 1, &rig), EP_EINVAL, "top-5 of 4 experts");
+    close_rig(&rig);
+}
+
+static void test_sample_trace(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct ep_routing r;
+    int64_t experts = 0;
+    int64_t top_k = 0;
+    CHECK_OK(open_rig("trace:sample", 64, 6, 2, 5000, 1, &rig));
+    assert_true(ep_router_wraps(rig.router));
+    CHECK_OK(ep_routing_init(2, 64, 6, true, &r));
+    /* the file's second row, and token 8327 + 1 is it again */
+    const int32_t second[] = {14, 20, 35, 42, 63, 60};
+    ep_router_generate(rig.router, 1, 1, &r);
+    assert_memory_equal(r.topk_idx, second, sizeof second);
+    ep_router_generate(rig.router, 8328, 1, &r);
+    assert_memory_equal(r.topk_idx, second, sizeof second);
+    ep_router_generate(rig.router, 8326, 2, &r); /* the last row, then the first */
+    const int32_t around[] = {3, 17, 18, 26, 43, 53, 3, 38, 50, 60, 62, 63};
+    assert_memory_equal(r.topk_idx, around, sizeof around);
+    ep_routing_fini(&r);
+
+    /* alone, a contradicting option is refused; in a sweep the case uses its own */
+    CHECK_FAILS(ep_skew_resolve_shape(rig.skew, 128, 0, false, &experts, &top_k), EP_EINVAL,
+                "--experts 128 contradicts trace:sample, which has 64");
+    CHECK_FAILS(ep_skew_resolve_shape(rig.skew, 0, 2, false, &experts, &top_k), EP_EINVAL,
+                "--top-k 2 contradicts");
+    CHECK_OK(ep_skew_resolve_shape(rig.skew, 16, 2, true, &experts, &top_k));
+    assert_int_equal(experts, 64);
+    assert_int_equal(top_k, 6);
+    CHECK_OK(ep_skew_resolve_shape(rig.skew, 64, 6, false, &experts, &top_k));
+    close_rig(&rig);
+    struct ep_skew *uniform = NULL;
+    CHECK_OK(ep_skew_create("uniform", &uniform));
+    CHECK_FAILS(ep_skew_resolve_shape(uniform, 0, 2, false, &experts, &top_k), EP_EINVAL,
+                "--experts is needed");
+    CHECK_FAILS(ep_skew_resolve_shape(uniform, 8, 0, true, &experts, &top_k), EP_EINVAL,
+                "--top-k is needed");
+    ep_skew_destroy(uniform);
+}
+
+static void test_bad_traces(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *says;
+    } bad[] = {
+        {"", "t.csv: is empty"},
+        {"token,e0\n", "t.csv: has no token"},
+        {"0,1,2\n", "t.csv:1: header is not token"},
+        {"token\n0\n", "t.csv:1: header is not token"},
+        {"token,e0,e2\n0,1,2\n", "t.csv:1: header is not token"},
+        {"token,e0,e1,w0\n0,1,2,0.5\n", "t.csv:1: header is not token"},
+        {"token,e0,layer\n0,1,2\n", "t.csv:1: header is not token"},
+        {"token,e0,e1\n0,1\n", "t.csv:2: has 2 fields"},
+        {"token,e0,e1\n0,1,2\n1,1,2,3\n", "t.csv:3: has 4 fields"},
+        {"token,e0,e1\n0,1,-2\n", "t.csv:2: column 'e1': -2 is outside"},
+        {"token,e0,e1\n0,1,x\n", "t.csv:2: column 'e1': 'x' is not a whole number"},
+        {"token,e0,e1\n0,1,1.5\n", "t.csv:2: column 'e1'"},
+        {"token,e0,e1\n0,1,70000\n", "t.csv:2: column 'e1': 70000 is outside"},
+        {"token,e0,e1\n0,3,3\n", "t.csv:2: expert 3 comes twice"},
+        {"token,e0,w0\n0,1,nan\n", "t.csv:2: column 'w0': 'nan' is not a number"},
+        {"token,e0,w0\n0,1,inf\n", "t.csv:2: column 'w0'"},
+        {"token,e0,w0\n0,1,-0.5\n", "t.csv:2: column 'w0': -0.5 is outside"},
+        {"token,e0,w0\n0,1,\n", "t.csv:2: column 'w0'"},
+        {"token,layer,e0\n0,1,1\n0,2,1\n", "t.csv:3: layer 2 after layer 1"},
+        {"token,e0\n-1,1\n", "t.csv:2: column 'token'"},
+        {"token,e0\n0,1\n\n1,1\n", "t.csv:3: has 1 fields"},
+    };
+    struct ep_trace *trace = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_FAILS(ep_trace_load_text("t.csv", bad[i].text, strlen(bad[i].text), NULL, &trace),
+                    EP_EINVAL, bad[i].says);
+        assert_null(trace);
+    }
+    const char text[] = "token,layer,e0,e1\n0,1,2,2\n0,3,4,5\n1,3,-1,0\n";
+    const struct ep_trace_options four = {.num_experts = 4, .layer = 3};
+    CHECK_FAILS(ep_trace_load_text("t.csv", text, strlen(text), &four, &trace), EP_EINVAL,
+                "t.csv:3: column 'e0': 4 is outside -1 to 3");
+    const struct ep_trace_options third = {.layer = 3, .allow_duplicates = true};
+    CHECK_OK(ep_trace_load_text("t.csv", text, strlen(text), &third, &trace));
+    assert_int_equal(trace->num_tokens, 2);
+    assert_int_equal(trace->num_experts, 6);
+    assert_int_equal(trace->num_duplicates, 0);
+    assert_int_equal(trace->line[1], 4);
+    ep_trace_destroy(trace);
+    const struct ep_trace_options none = {.layer = 7, .allow_duplicates = true};
+    CHECK_FAILS(ep_trace_load_text("t.csv", text, strlen(text), &none, &trace), EP_EINVAL,
+                "no token of layer 7");
+    CHECK_FAILS(ep_trace_load("/nonexistent.csv", NULL, &trace), EP_EINVAL, "/nonexistent.csv");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +602,19 @@ int main(void)
         cmocka_unit_test(test_placement_lists),
         cmocka_unit_test(test_token_maps),
         cmocka_unit_test(test_any_split_is_the_same),
+        cmocka_unit_test(test_hot_is_reached),
+        cmocka_unit_test(test_hot_out_of_reach),
+        cmocka_unit_test(test_zipf_frequencies),
+        cmocka_unit_test(test_zipf_without_replacement),
+        cmocka_unit_test(test_zipf_steep),
+        cmocka_unit_test(test_khot),
+        cmocka_unit_test(test_seeds_differ),
+        cmocka_unit_test(test_same_on_any_rank_count),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_unused_slots_and_empty_ranks),
+        cmocka_unit_test(test_bad_skews),
+        cmocka_unit_test(test_sample_trace),
+        cmocka_unit_test(test_bad_traces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

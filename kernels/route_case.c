@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Building and counting a case of `epbench route`. */
+#include "kernels/route_case.h"
+
+#include "kernels/route_tokens.h"
+#include "kernels/skew_policy.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_RANKS = 8, DEFAULT_TOKENS = 4096, DEFAULT_HIDDEN = 7168 };
+
+/* --- what was asked for ------------------------------------------------------------------- */
+
+static enum ep_status check_combination(const struct ep_route_options *o)
+{
+    const struct {
+        bool given;
+        const char *name;
+    } generator[] = {
+        {o->skew != NULL, "--skew"},
+        {o->tokens != 0, "--tokens"},
+        {o->seed_given, "--seed"},
+    };
+    for (size_t i = 0; i < sizeof generator / sizeof generator[0]; i++) {
+        if (o->assignments != NULL && generator[i].given) {
+            return ep_error_set(EP_EINVAL, "%s cannot be given with --assignments",
+                                generator[i].name);
+        }
+    }
+    if (o->assignments == NULL && o->tokens_to_ranks != NULL) {
+        return ep_error_set(EP_EINVAL, "--tokens-to-ranks is for --assignments");
+    }
+    if (o->assignments == NULL && o->layer >= 0) {
+        return ep_error_set(EP_EINVAL, "--layer is for --assignments");
+    }
+    if (o->token_bytes != 0 && (o->hidden != 0 || o->dtype_given)) {
+        return ep_error_set(EP_EINVAL, "--token-bytes replaces --hidden and --dtype; give one");
+    }
+    return EP_OK;
+}
+
+/* The model's value, unless the user gives another: a model is a set of defaults. */
+static enum ep_status apply_model(struct ep_route_case *r, struct ep_route_options *o)
+{
+    enum ep_status status;
+    const struct ep_model *model = NULL;
+    if (o->model == NULL) {
+        return EP_OK;
+    }
+    EP_TRY(ep_models_create(&r->models));
+    EP_TRY(ep_models_find(r->models, o->model, &model));
+    o->num_experts = o->num_experts != 0 ? o->num_experts : model->num_experts;
+    o->top_k = o->top_k != 0 ? o->top_k : model->top_k;
+    o->hidden = o->hidden != 0 || o->token_bytes != 0 ? o->hidden : model->hidden;
+out:
+    return status;
+}
+
+static void set_row(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    r->hidden = o->token_bytes != 0 ? 0 : o->hidden != 0 ? o->hidden : DEFAULT_HIDDEN;
+    r->dtype = o->dtype;
+    r->row_bytes = o->token_bytes != 0 ? o->token_bytes : ep_dtype_row_bytes(r->dtype, r->hidden);
+    r->bw_bytes_per_s = o->bw_bytes_per_s > 0 ? o->bw_bytes_per_s : (double)NAN;
+}
+
+/* Nodes are blocks of consecutive ranks. */
+static enum ep_status count_nodes(const struct ep_route_options *o, int64_t num_ranks,
+                                  int64_t *num_nodes)
+{
+    const int64_t per_node = o->ranks_per_node;
+    if (per_node != 0 && num_ranks % per_node != 0) {
+        return ep_error_set(EP_EINVAL,
+                            "--ranks-per-node %" PRId64 " does not divide %" PRId64 " ranks",
+                            per_node, num_ranks);
+    }
+    if (o->num_nodes != 0 && num_ranks % o->num_nodes != 0) {
+        return ep_error_set(EP_EINVAL, "--nodes %" PRId64 " does not divide %" PRId64 " ranks",
+                            o->num_nodes, num_ranks);
+    }
+    if (per_node != 0 && o->num_nodes != 0 && per_node * o->num_nodes != num_ranks) {
+        return ep_error_set(EP_EINVAL,
+                            "--nodes %" PRId64 " of --ranks-per-node %" PRId64
+                            " contradict %" PRId64 " ranks",
+                            o->num_nodes, per_node, num_ranks);
+    }
+    *num_nodes = o->num_nodes != 0 ? o->num_nodes : per_node != 0 ? num_ranks / per_node : 1;
+    return EP_OK;
+}
+
+static enum ep_status place_experts(const struct ep_route_options *o, int64_t num_experts,
+                                    int64_t num_ranks, struct ep_route_case *r)
+{
+    enum ep_status status;
+    if (o->experts_to_ranks == NULL) {
+        return ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
+    }
+    EP_TRY(ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", num_ranks, &r->placement));
+    if (num_experts != 0 && r->placement.num_experts != num_experts) {
+        status = ep_error_set(EP_EINVAL,
+                              "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
+                              r->placement.num_experts, num_experts);
+    }
+out:
+    return status;
+}
+
+static enum ep_status check_ranks(int64_t num_ranks)
+{
+    return num_ranks <= EP_ROUTE_MAX_RANKS
+               ? EP_OK
+               : ep_error_set(EP_EINVAL, "%" PRId64 " ranks; %d at most are counted", num_ranks,
+                              EP_ROUTE_MAX_RANKS);
+}
+
+static enum ep_status start_traffic(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    const int64_t num_ranks = r->placement.num_ranks;
+    int32_t *rank_node = NULL;
+    EP_TRY(check_ranks(num_ranks));
+    EP_TRY(count_nodes(o, num_ranks, &r->num_nodes));
+    rank_node = malloc((size_t)num_ranks * sizeof *rank_node);
+    if (rank_node == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
+        goto out;
+    }
+    for (int64_t i = 0; i < num_ranks; i++) {
+        rank_node[i] = (int32_t)(i / (num_ranks / r->num_nodes));
+    }
+    status = ep_traffic_init(&r->placement, rank_node, r->num_nodes, r->top_k, &r->traffic);
+out:
+    free(rank_node);
+    return status;
+}
+
+/* Room for one more warning. */
+static char *add_warning(struct ep_route_case *r)
+{
+    EP_ASSERT(r->num_warnings < EP_ROUTE_MAX_WARNINGS);
+    return r->warnings[r->num_warnings++];
+}
+
+/* --- from a generator --------------------------------------------------------------------- */
+
+static enum ep_status generate(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    r->source = o->skew != NULL ? o->skew : "uniform";
+    r->seed = (uint64_t)o->seed;
+    r->tokens_per_rank = o->tokens != 0 ? o->tokens : DEFAULT_TOKENS;
+    EP_TRY(ep_skew_create(r->source, &r->skew));
+    EP_TRY(ep_skew_resolve_shape(r->skew, o->num_experts, o->top_k, false, &r->num_experts,
+                                 &r->top_k));
+    EP_TRY(place_experts(
+        o, r->num_experts,
+        o->num_ranks != 0 || o->experts_to_ranks != NULL ? o->num_ranks : DEFAULT_RANKS, r));
+    EP_TRY(start_traffic(o, r));
+    EP_TRY(ep_token_map_init_equal(r->placement.num_ranks, r->tokens_per_rank, &r->tokens));
+    const struct ep_router_config config = {.skew = r->skew,
+                                            .placement = &r->placement,
+                                            .tokens = &r->tokens,
+                                            .top_k = r->top_k,
+                                            .seed = r->seed};
+    EP_TRY(ep_router_create(&config, &r->router));
+    r->num_tokens = r->tokens.num_tokens;
+    if (ep_router_wraps(r->router)) {
+        snprintf(add_warning(r), EP_ROUTE_WARNING_SIZE,
+                 "the trace has %" PRId64 " tokens for %" PRId64 ": its rows come again",
+                 r->skew->trace->num_tokens, r->num_tokens);
+    }
+    EP_TRY(ep_traffic_add_router(&r->traffic, r->router));
+out:
+    return status;
+}
+
+/* --- from a file -------------------------------------------------------------------------- */
+
+static int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Ranks there are: as asked for, else as far as experts and tokens name them. */
+static enum ep_status place_file(const struct ep_route_options *o, struct ep_route_case *r,
+                                 int32_t **token_ranks)
+{
+    enum ep_status status;
+    const bool by_file = o->tokens_to_ranks != NULL && strcmp(o->tokens_to_ranks, "block") != 0;
+    int64_t highest = -1;
+    if (by_file) {
+        EP_TRY(ep_route_tokens_load(o->tokens_to_ranks, r->assignments,
+                                    o->num_ranks != 0 ? o->num_ranks : EP_ROUTE_MAX_RANKS,
+                                    token_ranks));
+        for (int64_t t = 0; t < r->num_tokens; t++) {
+            highest = max_i64(highest, (*token_ranks)[t]);
+        }
+    }
+    if (o->num_ranks == 0 && o->experts_to_ranks == NULL) {
+        status = ep_error_set(EP_EINVAL, "--experts-to-ranks or --ranks is needed");
+        goto out;
+    }
+    EP_TRY(place_experts(o, r->num_experts, o->num_ranks, r));
+    if (highest >= r->placement.num_ranks) {
+        ep_placement_fini(&r->placement);
+        EP_TRY(place_experts(o, r->num_experts, highest + 1, r));
+    }
+out:
+    return status;
+}
+
+static enum ep_status block_ranks(struct ep_route_case *r, int32_t **token_ranks)
+{
+    struct ep_token_map map;
+    const enum ep_status status =
+        ep_token_map_init_blocks(r->placement.num_ranks, r->num_tokens, &map);
+    if (status != EP_OK) {
+        return status;
+    }
+    int32_t *ranks = malloc((size_t)r->num_tokens * sizeof *ranks);
+    for (int64_t i = 0; ranks != NULL && i < map.num_ranks; i++) {
+        for (int64_t t = map.start[i]; t < map.start[i + 1]; t++) {
+            ranks[t] = (int32_t)i;
+        }
+    }
+    ep_token_map_fini(&map);
+    *token_ranks = ranks;
+    return ranks != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for ranks of tokens");
+}
+
+/* Runs of tokens of one rank are added together. */
+static enum ep_status count_file(struct ep_route_case *r, const int32_t *token_ranks)
+{
+    for (int64_t t = 0, end = 0; t < r->num_tokens; t = end) {
+        for (end = t + 1; end < r->num_tokens && token_ranks[end] == token_ranks[t];) {
+            end++;
+        }
+        const enum ep_status status = ep_traffic_add(
+            &r->traffic, token_ranks[t], r->assignments->topk_idx + t * r->top_k, end - t);
+        if (status != EP_OK) {
+            return status;
+        }
+    }
+    return EP_OK;
+}
+
+/* Experts named by --experts-to-ranks, --experts or --model bound the file's; else it says. */
+static enum ep_status load_file(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    struct ep_trace_options options = {
+        .num_experts = o->num_experts, .layer = o->layer, .allow_duplicates = true};
+    if (o->experts_to_ranks != NULL) {
+        struct ep_placement placement;
+        EP_TRY(ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", o->num_ranks,
+                                  &placement));
+        options.num_experts = placement.num_experts;
+        ep_placement_fini(&placement);
+        if (o->num_experts != 0 && o->num_experts != options.num_experts) {
+            status = ep_error_set(
+                EP_EINVAL, "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
+                options.num_experts, o->num_experts);
+            goto out;
+        }
+    }
+    EP_TRY(ep_trace_load(o->assignments, &options, &r->assignments));
+    r->num_experts = r->assignments->num_experts;
+    r->num_tokens = r->assignments->num_tokens;
+    r->top_k = r->assignments->top_k;
+    if (o->top_k != 0 && o->top_k != r->top_k) {
+        status =
+            ep_error_set(EP_EINVAL, "--top-k %" PRId64 " contradicts %s, which has top-%" PRId64,
+                         o->top_k, o->assignments, r->top_k);
+    }
+out:
+    return status;
+}
+
+static enum ep_status read_file(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    int32_t *token_ranks = NULL;
+    r->source = o->assignments;
+    r->from_file = true;
+    EP_TRY(load_file(o, r));
+    EP_TRY(place_file(o, r, &token_ranks));
+    EP_TRY(start_traffic(o, r));
+    if (token_ranks == NULL) {
+        EP_TRY(block_ranks(r, &token_ranks));
+    }
+    if (r->assignments->num_duplicates > 0) {
+        snprintf(add_warning(r), EP_ROUTE_WARNING_SIZE,
+                 "in %" PRId64 " of %" PRId64
+                 " rows an expert comes twice: the plain cost and copies count both",
+                 r->assignments->num_duplicates, r->num_tokens);
+    }
+    EP_TRY(count_file(r, token_ranks));
+    r->tokens_per_rank = r->traffic.tokens[0];
+    for (int64_t i = 0; i < r->traffic.num_ranks; i++) {
+        r->tokens_per_rank = r->traffic.tokens[i] == r->tokens_per_rank ? r->tokens_per_rank : 0;
+    }
+    if (!r->placement.replicated && r->bw_bytes_per_s > 0) {
+        EP_TRY(ep_plain_routing_cost(r->assignments->topk_idx, r->num_tokens, r->top_k,
+                                     r->placement.slot_rank, r->num_experts, token_ranks,
+                                     r->row_bytes, r->bw_bytes_per_s * 8 / 1e9, &r->plain));
+    }
+out:
+    free(token_ranks);
+    return status;
+}
+
+/* --- what is counted ---------------------------------------------------------------------- */
+
+static enum ep_status sum_matrices(struct ep_route_case *r)
+{
+    enum ep_status status = EP_OK;
+    const int64_t num_ranks = r->traffic.num_ranks;
+    int64_t *rows = malloc((size_t)(num_ranks * num_ranks) * sizeof *rows);
+    if (rows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a matrix of %" PRId64 " ranks", num_ranks);
+    }
+    for (int m = 0; m < EP_ROUTE_NUM_MATRICES; m++) {
+        if (m == EP_ROUTE_FAN_OUT) {
+            ep_traffic_fill_fan_out(&r->traffic, rows);
+        } else {
+            ep_traffic_fill_rows(&r->traffic, (enum ep_basis)m, rows);
+        }
+        ep_traffic_sum(rows, num_ranks, &r->rows[m]);
+        if (r->rows[m].total > ((int64_t)1 << 62) / r->row_bytes) {
+            status =
+                ep_error_set(EP_EINVAL, "%" PRId64 " rows of %" PRId64 " bytes exceed 2^62 bytes",
+                             r->rows[m].total, r->row_bytes);
+        }
+    }
+    free(rows);
+    return status;
+}
+
+static enum ep_status measure_loads(struct ep_route_case *r)
+{
+    enum ep_status status;
+    const int64_t num_ranks = r->traffic.num_ranks;
+    int64_t *ranks = calloc((size_t)num_ranks, sizeof *ranks);
+    int64_t *nodes = calloc((size_t)r->num_nodes, sizeof *nodes);
+    if (ranks == NULL || nodes == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for loads of %" PRId64 " ranks", num_ranks);
+        goto out;
+    }
+    ep_traffic_fill_loads(&r->traffic, ranks);
+    for (int64_t i = 0; i < num_ranks; i++) {
+        nodes[r->traffic.rank_node[i]] += ranks[i];
+    }
+    EP_TRY(ep_imbalance_measure(r->traffic.expert_copies, r->num_experts,
+                                &r->imbalance[EP_ROUTE_EXPERT]));
+    EP_TRY(ep_imbalance_measure(ranks, num_ranks, &r->imbalance[EP_ROUTE_RANK]));
+    EP_TRY(ep_imbalance_measure(nodes, r->num_nodes, &r->imbalance[EP_ROUTE_NODE]));
+    r->hot_ratio = (double)NAN;
+    if (r->skew != NULL && r->skew->policy == &ep_skew_hot) {
+        const int64_t hot = ranks[r->skew->count];
+        r->hot_ratio =
+            (double)hot * (double)(num_ranks - 1) / (double)(r->rows[EP_BASIS_COPIES].total - hot);
+    }
+out:
+    free(ranks);
+    free(nodes);
+    return status;
+}
+
+static void measure_fan_out(struct ep_route_case *r)
+{
+    const int64_t groups[] = {r->traffic.num_ranks, r->num_nodes};
+    const int64_t rows[] = {r->rows[EP_BASIS_RANK].total, r->rows[EP_BASIS_NODE].total};
+    const bool equal = !r->placement.replicated &&
+                       r->placement.max_local * r->placement.num_ranks == r->num_experts;
+    for (int i = 0; i < 2; i++) {
+        r->mean_fan_out[i] = (double)rows[i] / (double)r->num_tokens;
+        r->expected_fan_out[i] =
+            equal && r->top_k <= r->num_experts
+                ? ep_traffic_expected_groups(r->num_experts, r->top_k, groups[i])
+                : (double)NAN;
+    }
+}
+
+/* The plain cost where the oracle was not run on arrays: the same sums from the copies matrix. */
+static void fill_plain(struct ep_route_case *r)
+{
+    const struct ep_traffic_totals *copies = &r->rows[EP_BASIS_COPIES];
+    const bool by_oracle = r->from_file && r->plain.local_tokens + r->plain.remote_tokens > 0;
+    EP_ASSERT(!by_oracle || r->plain.remote_tokens == copies->remote);
+    r->plain.local_tokens = copies->total - copies->remote;
+    r->plain.remote_tokens = copies->remote;
+    r->plain.total_remote_bytes = copies->remote * r->row_bytes;
+    if (!by_oracle) {
+        r->plain.comm_time_ms =
+            ep_plain_comm_time_ms(r->plain.total_remote_bytes, r->bw_bytes_per_s * 8 / 1e9);
+    }
+    const double fraction = copies->total > 0 ? (double)copies->remote / (double)copies->total : 0;
+    r->textbook_fraction_bytes = llround((double)r->num_tokens * (double)r->row_bytes * fraction);
+    r->textbook_twice_bytes = 2 * r->num_tokens * r->row_bytes;
+}
+
+enum ep_status ep_route_case_init(const struct ep_route_options *options,
+                                  struct ep_route_case *route)
+{
+    enum ep_status status;
+    struct ep_route_options o = *options;
+    *route = (struct ep_route_case){0};
+    EP_TRY(check_combination(&o));
+    EP_TRY(apply_model(route, &o));
+    set_row(&o, route);
+    EP_TRY(o.assignments != NULL ? read_file(&o, route) : generate(&o, route));
+    EP_TRY(sum_matrices(route));
+    EP_TRY(measure_loads(route));
+    measure_fan_out(route);
+    fill_plain(route);
+    return EP_OK;
+out:
+    ep_route_case_fini(route);
+    return status;
+}
+
+void ep_route_case_fini(struct ep_route_case *route)
+{
+    ep_traffic_fini(&route->traffic);
+    ep_router_destroy(route->router);
+    ep_token_map_fini(&route->tokens);
+    ep_placement_fini(&route->placement);
+    ep_trace_destroy(route->assignments);
+    ep_skew_destroy(route->skew);
+    ep_models_destroy(route->models);
+    *route = (struct ep_route_case){0};
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One case of `epbench route`: what was asked for, and all that is counted about it. */
+#ifndef EP_KERNELS_ROUTE_CASE_H
+#define EP_KERNELS_ROUTE_CASE_H
+
+#include "base/error.h"
+#include "kernels/dtype.h"
+#include "kernels/imbalance.h"
+#include "kernels/models.h"
+#include "kernels/plain.h"
+#include "kernels/routing.h"
+#include "kernels/traffic.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/** Most ranks of a case: two matrices of 8 bytes per pair are kept, 1 GiB at 8,192. */
+enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 4, EP_ROUTE_WARNING_SIZE = 160 };
+
+/** As given on the command line; 0 or NULL = not given. Texts are borrowed. */
+struct ep_route_options {
+    const char *skew;
+    const char *model;
+    const char *assignments;      /* trace file that replaces the generator */
+    const char *experts_to_ranks; /* "0,0,1,1"; NULL = contiguous */
+    const char *tokens_to_ranks;  /* "block" or a CSV file `token,rank`; only with assignments */
+    const char *json_path;
+    int64_t layer; /* of the assignments; -1 = not given */
+    int64_t num_experts;
+    int64_t top_k;
+    int64_t num_ranks;
+    int64_t ranks_per_node;
+    int64_t num_nodes;
+    int64_t tokens; /* per rank */
+    int64_t hidden;
+    int64_t token_bytes;
+    int64_t seed;
+    bool seed_given;
+    bool dtype_given;
+    enum ep_dtype dtype;
+    double bw_bytes_per_s;
+};
+
+/** The matrices that are reported: three bases, and node-dedup's second stage. */
+enum { EP_ROUTE_FAN_OUT = EP_NUM_BASES, EP_ROUTE_NUM_MATRICES };
+
+enum ep_route_load { EP_ROUTE_EXPERT, EP_ROUTE_RANK, EP_ROUTE_NODE, EP_ROUTE_NUM_LOADS };
+
+/** Made by ep_route_case_init, freed with ep_route_case_fini. */
+struct ep_route_case {
+    const char *source; /* skew or file name; borrowed from the options, or a literal */
+    bool from_file;     /* assignments: no skew, seed or routing_id */
+    struct ep_models *models;
+    struct ep_skew *skew;
+    struct ep_trace *assignments;
+    struct ep_placement placement;
+    struct ep_token_map tokens; /* generator only */
+    struct ep_router *router;   /* generator only */
+    int64_t num_experts;
+    int64_t top_k;
+    int64_t num_tokens;      /* over all ranks */
+    int64_t tokens_per_rank; /* 0 = unequal */
+    int64_t num_nodes;
+    int64_t hidden; /* 0 = only the row's bytes are known */
+    enum ep_dtype dtype;
+    int64_t row_bytes;
+    uint64_t seed;
+    double bw_bytes_per_s; /* NaN = not given */
+    struct ep_traffic traffic;
+    struct ep_traffic_totals rows[EP_ROUTE_NUM_MATRICES];
+    struct ep_imbalance imbalance[EP_ROUTE_NUM_LOADS]; /* of copies received */
+    double mean_fan_out[2];                            /* destinations per token: ranks, nodes */
+    double expected_fan_out[2]; /* for uniform routing over equal groups; NaN elsewhere */
+    struct ep_plain_cost plain; /* comm_time_ms is NaN without a bandwidth */
+    double hot_ratio;           /* skew hot: copies of the rank over the mean of others; else NaN */
+    int64_t textbook_fraction_bytes; /* tokens x row bytes x fraction of pairs that are remote */
+    int64_t textbook_twice_bytes;    /* tokens x row bytes x 2 */
+    char warnings[EP_ROUTE_MAX_WARNINGS][EP_ROUTE_WARNING_SIZE];
+    int num_warnings;
+};
+
+/** Load, generate and count. `route` keeps pointers into itself and must not move. Returns
+ * EP_EINVAL for options that contradict each other or bad files, EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_route_case_init(const struct ep_route_options *options,
+                                                struct ep_route_case *route);
+void ep_route_case_fini(struct ep_route_case *route);
+
+/** Tables on `out`. */
+EP_MUST_CHECK enum ep_status ep_route_case_print(const struct ep_route_case *route, FILE *out);
+
+/** The same as JSON to a file ("-" = standard output). Keys: kernels/README.md, "route". */
+EP_MUST_CHECK enum ep_status ep_route_case_save(const struct ep_route_case *route,
+                                                const char *path);
+
+#endif
