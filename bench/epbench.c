@@ -11,12 +11,14 @@
 
 #define COMMAND(id) enum ep_status ep_cmd_##id(int argc, char **argv)
 
+COMMAND(run);
 COMMAND(comm);
 COMMAND(topo);
 COMMAND(fit);
 COMMAND(route);
 
 static const struct ep_command commands[] = {
+    {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {"route", "routing statistics, byte counts and the plain cost", false, ep_cmd_route},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Transport `alltoallv`: one row per (token, expert), exact counts, one MPI_Alltoallv. */
+#include "bench/xfer_alltoallv.h"
+
 #include "bench/comm_mpi.h"
 #include "bench/xfer_copies.h"
 
@@ -123,6 +125,21 @@ static enum ep_status create(const struct ep_exchange *exchange, void **state)
 out:
     destroy(s);
     return status;
+}
+
+void ep_alltoallv_get_arguments(const void *state, struct ep_alltoallv_arguments *arguments)
+{
+    const struct state *s = state;
+    *arguments = (struct ep_alltoallv_arguments){
+        .comm = s->copies.exchange->comm,
+        .row_bytes = s->copies.exchange->row_bytes,
+        .send = s->copies.send,
+        .recv = s->copies.recv,
+        .send_count = s->send_count,
+        .send_start = s->send_start,
+        .recv_count = s->recv_count,
+        .recv_start = s->recv_start,
+    };
 }
 
 static void sent_rows(const void *state, int64_t *rows)

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The harness held against a bare loop. */
+#include "bench/bare.h"
+
+#include "base/random.h"
+#include "base/table.h"
+#include "base/units.h"
+#include "bench/pattern.h"
+#include "bench/transport.h"
+#include "bench/xfer_bare.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+enum { NUM_KINDS = 3, MIN_REPETITIONS = 100, MAX_REPETITIONS = 5000, BATCH = 50, EXCHANGE = 2 };
+enum { KIND_PHASE, KIND_BARE, KIND_BARE_AGAIN };
+
+static const double tolerance = 0.015;
+
+struct setup {
+    struct ep_skew *skew;
+    struct ep_placement placement;
+    struct ep_token_map map;
+    struct ep_router *router;
+    struct ep_routing routing;
+    struct ep_exchange exchange;
+    const struct ep_transport *transport;
+    void *state;
+    struct ep_bare_call *call;
+};
+
+static enum ep_status run_phase(void *ctx, int phase)
+{
+    const struct setup *s = ctx;
+    return s->transport->ops[EP_OP_DISPATCH].phases[phase].run(s->state);
+}
+
+static enum ep_status run_bare(void *ctx, int phase)
+{
+    const struct setup *s = ctx;
+    (void)phase;
+    return ep_bare_call_run(s->call);
+}
+
+static enum ep_status set_up(struct ep_session *session, int64_t pair_bytes, struct setup *s)
+{
+    enum ep_status status = EP_OK;
+    const int num_ranks = ep_comm_size(session->world);
+    const int rank = ep_comm_rank(session->world);
+    const int64_t row_bytes = pair_bytes < 65536 ? 64 : 4096;
+    void *tokens = NULL;
+    EP_TRY(ep_skew_create("uniform", &s->skew));
+    EP_TRY(ep_placement_init_contiguous(num_ranks, num_ranks, &s->placement));
+    EP_TRY(ep_token_map_init_equal(num_ranks, pair_bytes / row_bytes * num_ranks, &s->map));
+    const struct ep_router_config config = {s->skew, &s->placement, &s->map, 1,
+                                            session->options.seed};
+    EP_TRY(ep_router_create(&config, &s->router));
+    EP_TRY(ep_router_generate_rank(s->router, rank, true, &s->routing));
+    ep_arena_reset(session->arena);
+    EP_TRY(ep_arena_alloc(session->arena, s->routing.num_tokens * row_bytes, "token rows",
+                          &tokens));
+    ep_pattern_fill_tokens(s->map.start[rank], s->routing.num_tokens, row_bytes, tokens);
+    s->exchange = (struct ep_exchange){
+        .comm = session->world, .placement = &s->placement, .routing = &s->routing,
+        .hidden = row_bytes / 4, .dtype = EP_FP32, .combine_dtype = EP_FP32,
+        .row_bytes = row_bytes, .combine_row_bytes = row_bytes, .arena = session->arena,
+        .tokens = tokens,
+    };
+    EP_TRY(ep_transport_find("alltoallv", &s->transport));
+out:
+    return status;
+}
+
+static void tear_down(struct setup *s)
+{
+    ep_bare_call_destroy(s->call);
+    if (s->transport != NULL) {
+        s->transport->destroy(s->state);
+    }
+    ep_routing_fini(&s->routing);
+    ep_router_destroy(s->router);
+    ep_token_map_fini(&s->map);
+    ep_placement_fini(&s->placement);
+    ep_skew_destroy(s->skew);
+}
+
+/* One batch of triples, each in an order of its own that all ranks draw alike. times [3][BATCH]. */
+static enum ep_status take_batch(const struct ep_harness_env *env, struct setup *s,
+                                 struct ep_random *random, double *times)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_harness_work work[2] = {
+        {.run_phase = run_phase, .num_phases = 4, .ctx = s},
+        {.run_phase = run_bare, .num_phases = 1, .ctx = s},
+    };
+    for (int i = 0; i < BATCH; i++) {
+        int64_t order[NUM_KINDS] = {KIND_PHASE, KIND_BARE, KIND_BARE_AGAIN};
+        ep_random_shuffle_i64(random, order, NUM_KINDS);
+        for (int j = 0; j < NUM_KINDS; j++) {
+            const bool phase = order[j] == KIND_PHASE;
+            EP_TRY(ep_harness_time_phase(env, &work[phase ? 0 : 1], phase ? EXCHANGE : 0,
+                                         &times[order[j] * BATCH + i]));
+        }
+    }
+    EP_TRY(env->max(env->ctx, times, NUM_KINDS * BATCH));
+out:
+    return status;
+}
+
+static enum ep_status ratio_of(const double *a, const double *b, int64_t num, double *median,
+                               double *low, double *high)
+{
+    struct ep_summary summary;
+    double *ratios = malloc((size_t)num * sizeof *ratios);
+    if (ratios == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for ratios");
+    }
+    for (int64_t i = 0; i < num; i++) {
+        ratios[i] = a[i] / b[i];
+    }
+    const enum ep_status status = ep_stats_summarize(ratios, num, &summary);
+    if (status == EP_OK) {
+        *median = summary.median;
+        *low = summary.low;
+        *high = summary.high;
+    }
+    free(ratios);
+    return status;
+}
+
+static enum ep_status verify(struct ep_session *session, struct setup *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_check check = {0};
+    struct ep_expert_rows rows;
+    int64_t *tokens = NULL;
+    int64_t *start = NULL;
+    int64_t num_rows = 0;
+    const int rank = ep_comm_rank(session->world);
+    status = ep_pattern_expect_rows(s->router, &s->placement, &s->map, 1, rank, &tokens, &start,
+                                    &num_rows);
+    EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(run_phase(s, EXCHANGE + 1)); /* unpack what the last exchange brought */
+    s->transport->view(s->state, &rows);
+    status = ep_pattern_check_rows(&rows, s->exchange.row_bytes, tokens, start, &check);
+    if (status == EP_OK && check.wrong + check.missing + check.doubled > 0) {
+        status = ep_error_set(EP_ECHECK, "the exchange brought wrong rows");
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+out:
+    free(tokens);
+    free(start);
+    return status;
+}
+
+enum ep_status ep_bare_measure(struct ep_session *session, int64_t pair_bytes, double budget_s,
+                               struct ep_bare_row *row)
+{
+    enum ep_status status = EP_OK;
+    struct setup s = {0};
+    struct ep_random random;
+    double *times = calloc(NUM_KINDS * (MAX_REPETITIONS + BATCH), sizeof *times);
+    double *batch = calloc(NUM_KINDS * BATCH, sizeof *batch);
+    if (times == NULL || batch == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for samples");
+    } else {
+        status = set_up(session, pair_bytes, &s);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(s.transport->create(&s.exchange, &s.state));
+    EP_TRY(ep_transport_run(s.transport, EP_OP_DISPATCH, s.state));
+    EP_TRY(ep_comm_agree(session->world, ep_bare_call_create(s.state, &s.call)));
+    ep_random_init(&random, session->options.seed, EP_RANDOM_ORDER, (uint64_t)pair_bytes);
+    const struct ep_harness_env env = ep_comm_harness_env(session->world);
+    EP_TRY(take_batch(&env, &s, &random, batch)); /* warm-up */
+    const double start_s = ep_comm_now_s();
+    double spent_s = 0;
+    int64_t num = 0;
+    while (num < MAX_REPETITIONS && (num < MIN_REPETITIONS || spent_s < budget_s)) {
+        EP_TRY(take_batch(&env, &s, &random, batch));
+        for (int kind = 0; kind < NUM_KINDS; kind++) {
+            for (int i = 0; i < BATCH; i++) {
+                times[kind * (MAX_REPETITIONS + BATCH) + num + i] = batch[kind * BATCH + i];
+            }
+        }
+        num += BATCH;
+        spent_s = ep_comm_now_s() - start_s;
+        EP_TRY(ep_comm_max_f64(session->world, &spent_s, 1));
+    }
+    const double *phase = times + KIND_PHASE * (MAX_REPETITIONS + BATCH);
+    const double *bare = times + KIND_BARE * (MAX_REPETITIONS + BATCH);
+    const double *again = times + KIND_BARE_AGAIN * (MAX_REPETITIONS + BATCH);
+    struct ep_summary of_phase;
+    struct ep_summary of_bare;
+    struct ep_bare_row r = {.pair_bytes = pair_bytes, .num = num};
+    EP_TRY(ep_stats_summarize(phase, num, &of_phase));
+    EP_TRY(ep_stats_summarize(bare, num, &of_bare));
+    r.exchange_s = of_phase.median;
+    r.bare_s = of_bare.median;
+    EP_TRY(ratio_of(phase, bare, num, &r.ratio, &r.low, &r.high));
+    EP_TRY(ratio_of(again, bare, num, &r.control_ratio, &r.control_low, &r.control_high));
+    EP_TRY(verify(session, &s));
+    *row = r;
+out:
+    tear_down(&s);
+    free(times);
+    free(batch);
+    return status;
+}
+
+enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *out)
+{
+    static const char *const headers[] = {"per pair", "repetitions", "exchange phase", "bare call",
+                                          "ratio",    "95 %",        "bare/bare",      "95 %",
+                                          "within 1.5 %"};
+    static const int64_t sizes[] = {64, 1024, 16384, 262144, 1 << 20, 1 << 22, 1 << 24};
+    enum ep_status status = EP_OK;
+    struct ep_table *table = NULL;
+    char text[32];
+    const size_t num_sizes = sizeof sizes / sizeof sizes[0];
+    EP_TRY(ep_comm_agree(session->world, ep_table_create(headers, 9, &table)));
+    for (size_t i = 0; i < num_sizes; i++) {
+        struct ep_bare_row r;
+        EP_TRY(ep_bare_measure(session, sizes[i], budget_s / (double)num_sizes, &r));
+        const bool within = r.low >= 1 - tolerance && r.high <= 1 + tolerance;
+        ep_table_add(table, "%s", ep_format_bytes((double)sizes[i], text, sizeof text));
+        ep_table_add(table, "%" PRId64, r.num);
+        ep_table_add(table, "%s", ep_format_time(r.exchange_s, text, sizeof text));
+        ep_table_add(table, "%s", ep_format_time(r.bare_s, text, sizeof text));
+        ep_table_add(table, "%.4f", r.ratio);
+        ep_table_add(table, "%.4f to %.4f", r.low, r.high);
+        ep_table_add(table, "%.4f", r.control_ratio);
+        ep_table_add(table, "%.4f to %.4f", r.control_low, r.control_high);
+        ep_table_add(table, "%s", within ? "yes" : "no");
+        if (ep_comm_is_root(session->world)) {
+            char name[64];
+            snprintf(name, sizeof name, "harness against bare MPI_Alltoallv, %s per pair",
+                     ep_format_bytes((double)sizes[i], text, sizeof text));
+            EP_TRY(ep_record_add_note(&session->run.machine_facts, name,
+                                      "median ratio %.4f (%.4f to %.4f), control %.4f (%.4f to "
+                                      "%.4f)", r.ratio, r.low, r.high, r.control_ratio,
+                                      r.control_low, r.control_high));
+        }
+        if (!within) {
+            EP_TRY(ep_session_warn(session, "harness-agreement", "%s per pair: the exchange phase is "
+                                   "%.4f (%.4f to %.4f) of a bare MPI_Alltoallv; control %.4f (%.4f "
+                                   "to %.4f)",
+                                   ep_format_bytes((double)sizes[i], text, sizeof text), r.ratio,
+                                   r.low, r.high, r.control_ratio, r.control_low,
+                                   r.control_high));
+        }
+    }
+    if (ep_comm_is_root(session->world)) {
+        EP_TRY(ep_table_print(table, out));
+    }
+out:
+    ep_table_destroy(table);
+    return status;
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* epbench run: the whole suite on this allocation, one stage after the other, on one directory. */
+#include "base/options.h"
+#include "base/units.h"
+#include "bench/bare.h"
+#include "bench/comm_sweep.h"
+#include "bench/profiles.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The table of commands in epbench.c declares them likewise. */
+enum ep_status ep_cmd_run(int argc, char **argv);
+enum ep_status ep_cmd_fit(int argc, char **argv);
+
+enum { KEY_PROFILE = 3000 };
+
+struct input {
+    struct ep_session_options session;
+    const struct ep_profile *profile;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct input *input = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &input->session;
+        return 0;
+    case KEY_PROFILE:
+        input->session.profile = arg;
+        return ep_profile_find(arg, &input->profile) == EP_OK ? 0 : EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option options[] = {
+    {"profile", KEY_PROFILE, "NAME", 0,
+     "quick (2 minutes), standard (15 minutes) or full (2 hours); default quick", 1},
+    {0},
+};
+
+static enum ep_status run_topo(struct ep_session *s, const struct ep_profile *profile)
+{
+    (void)profile;
+    if (ep_comm_is_root(s->world)) {
+        printf("machine: %s\nranks: %d on %d nodes, %s\n", s->run.machine,
+               ep_comm_size(s->world), ep_comm_num_nodes(s->world), ep_comm_mpi_version());
+        for (int64_t l = 0; l < s->topo->num_levels; l++) {
+            if (s->topo->levels[l].num_pairs > 0) {
+                printf("level %s: %lld pairs\n", s->topo->levels[l].name,
+                       (long long)s->topo->levels[l].num_pairs);
+            }
+        }
+    }
+    return EP_OK;
+}
+
+static enum ep_status run_bare(struct ep_session *s, const struct ep_profile *profile)
+{
+    if (ep_comm_size(s->world) == 1) {
+        return ep_session_skip(s, "bare", "one rank exchanges nothing");
+    }
+    return ep_bare_run(s, profile->bare_s, stdout);
+}
+
+static enum ep_status run_comm(struct ep_session *s, const struct ep_profile *profile)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm_sweep *sweep = NULL;
+    for (size_t i = 0; i < sizeof profile->comm / sizeof profile->comm[0]; i++) {
+        if (profile->comm[i].budget_s <= 0) {
+            continue;
+        }
+        EP_TRY(ep_comm_sweep_create(&profile->comm[i], &sweep));
+        EP_TRY(ep_comm_sweep_run(sweep, s));
+        ep_comm_sweep_destroy(sweep);
+        sweep = NULL;
+    }
+out:
+    ep_comm_sweep_destroy(sweep);
+    return status;
+}
+
+/* The measuring stages, in order. */
+static const struct {
+    const char *name;
+    enum ep_status (*run)(struct ep_session *session, const struct ep_profile *profile);
+} stages[] = {
+    {"topo", run_topo},
+    {"bare", run_bare},
+    {"comm", run_comm},
+};
+
+/* After MPI has ended, on one process: what needs nothing but the records. */
+static const struct {
+    const char *title;
+    enum ep_status (*run)(int argc, char **argv);
+} reports[] = {
+    {"epbench fit", ep_cmd_fit},
+};
+
+static enum ep_status measure(struct ep_session *session, const struct ep_profile *profile)
+{
+    enum ep_status status = EP_OK;
+    const double start_s = ep_comm_now_s();
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+        bool interrupted = false;
+        EP_TRY(ep_session_interrupted(session, &interrupted));
+        if (interrupted) {
+            EP_TRY(ep_session_skip(session, stages[i].name, "interrupted"));
+            continue;
+        }
+        const double stage_start_s = ep_comm_now_s();
+        EP_TRY(stages[i].run(session, profile));
+        if (ep_comm_is_root(session->world)) {
+            fprintf(stderr, "%s: %.1f s (%.1f s in all)\n", stages[i].name,
+                    ep_comm_now_s() - stage_start_s, ep_comm_now_s() - start_s);
+        }
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_cmd_run(int argc, char **argv)
+{
+    static const struct argp_child children[] = {
+        {&ep_session_argp, 0, "Runs and ranks:", 10},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .children = children,
+        .doc = "Measure everything on this allocation, fit the cost model, draw the figures and write "
+               "the report.\vExample: epbench run --profile quick -o DIR",
+    };
+    enum ep_status status = EP_OK;
+    struct ep_session *session = NULL;
+    char *directory = NULL;
+    struct input input = {.session = ep_session_options_default()};
+    input.session.profile = "quick";
+    EP_TRY(ep_profile_find("quick", &input.profile));
+    EP_TRY(ep_options_parse(&argp, argc, argv, &input));
+    input.session.keep = true;
+    EP_TRY(ep_session_open(argc, argv, &input.session, &session));
+    EP_TRY(measure(session, input.profile));
+    if (ep_comm_is_root(session->world)) {
+        directory = strdup(session->dir.path);
+        if (directory == NULL) {
+            status = ep_error_set(EP_ENOMEM, "no memory");
+        }
+    }
+out:;
+    enum ep_status closed = ep_session_close(session);
+    status = status != EP_OK ? status : closed;
+    if (directory != NULL && (status == EP_OK || status == EP_ECHECK)) {
+        for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
+            const enum ep_status made =
+                reports[i].run(2, (char *[]){(char *)reports[i].title, directory, NULL});
+            status = status != EP_OK ? status : made;
+        }
+    }
+    free(directory);
+    return status;
+}

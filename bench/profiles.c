@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of profiles. */
+#include "bench/profiles.h"
+
+#include <string.h>
+
+#define SKEWS "uniform,zipf:0.6,zipf:1.0,hot:2,hot:4,trace:sample"
+
+static const struct ep_profile profiles[] = {
+    {
+        .name = "quick",
+        .summary = "two minutes: six skews, two top-k, three sizes, two transports",
+        .links_s = 8,
+        .kernels_s = 12,
+        .bare_s = 4,
+        .comm = {{.tokens = "64,512,2048", .hidden = "2048", .experts = "64", .top_k = "2,4",
+                  .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 2,
+                  .warmup = 3, .case_s = 1, .budget_s = 70, .quiet = true}},
+    },
+    {
+        .name = "standard",
+        .summary = "15 minutes: decode sizes, more sizes and transports, the expert GEMM grid",
+        .links_s = 40,
+        .kernels_s = 360,
+        .bare_s = 20,
+        .comm = {{.tokens = "256,1024,4096", .hidden = "2048", .experts = "64", .top_k = "2,4,8",
+                  .skew = SKEWS ",zipf:1.4,hot:2@1",
+                  .transport = "alltoall,alltoallv,alltoallv-dedup", .num_visits = 3, .warmup = 3,
+                  .case_s = 1, .budget_s = 300, .quiet = true},
+                 {.tokens = "1,4,16,64,128", .hidden = "2048", .experts = "64", .top_k = "2,8",
+                  .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 3,
+                  .warmup = 10, .case_s = 0.5, .budget_s = 120, .quiet = true}},
+    },
+    {
+        .name = "full",
+        .summary = "two hours: as standard, with fp32 and fp8, more skews and sizes, more visits",
+        .links_s = 300,
+        .kernels_s = 1200,
+        .bare_s = 60,
+        .comm = {{.tokens = "128,256,512,1024,2048,4096", .hidden = "2048,7168", .experts = "64",
+                  .top_k = "2,4,8", .dtype = "bf16,fp8",
+                  .skew = SKEWS ",zipf:0.3,zipf:1.4,hot:2@1,khot:2:0.5",
+                  .transport = "alltoall,alltoallv,alltoallv-dedup", .num_visits = 4, .warmup = 3,
+                  .case_s = 2, .budget_s = 4200, .quiet = true},
+                 {.tokens = "1,2,4,8,16,32,64,128", .hidden = "2048,7168", .experts = "64",
+                  .top_k = "2,8", .skew = SKEWS, .transport = "alltoall,alltoallv,alltoallv-dedup",
+                  .num_visits = 4, .warmup = 10, .case_s = 1, .budget_s = 1200, .quiet = true}},
+    },
+};
+
+enum ep_status ep_profile_find(const char *name, const struct ep_profile **profile)
+{
+    for (size_t i = 0; i < sizeof profiles / sizeof profiles[0]; i++) {
+        if (strcmp(profiles[i].name, name) == 0) {
+            *profile = &profiles[i];
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--profile: '%s' is not quick, standard or full", name);
+}
