@@ -14,6 +14,7 @@
 COMMAND(run);
 COMMAND(comm);
 COMMAND(topo);
+COMMAND(links);
 COMMAND(fit);
 COMMAND(route);
 
@@ -21,6 +22,8 @@ static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {"route", "routing statistics, byte counts and the plain cost", false, ep_cmd_route},
+    {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
+     ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
     {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},
     {.name = NULL},

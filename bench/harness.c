@@ -137,6 +137,7 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
     double spent_s = 0;
     double sample_s = 0;
     EP_TRY(warm_up(env, work, plan, &r.warmup_s, &sample_s));
+    r.repetitions = plan->cadence == EP_CADENCE_STREAM ? plan->stream_repetitions : 1;
 
     const int64_t floor_samples =
         plan->min_samples < MIN_SAMPLES_IN_BUDGET ? plan->min_samples : MIN_SAMPLES_IN_BUDGET;

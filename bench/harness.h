@@ -64,6 +64,7 @@ struct ep_harness_result {
     struct ep_summary summary;
     double local_median_s;
     double warmup_s; /* this rank's, all warm-up repetitions together */
+    int64_t repetitions; /* that each sample is the mean of, >= 1; 0: not told, as 1 */
     enum ep_harness_stop stop;
 };
 
