@@ -196,7 +196,9 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
     for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
         status = print_group(&fit->groups[i], out);
     }
-    fprintf(out, "* = chosen: the simplest rung within one standard error of the best.\n");
+    if (fit->num_groups > 0) {
+        fprintf(out, "* = chosen: the simplest rung within one standard error of the best.\n");
+    }
     for (int64_t i = 0; i < fit->notes.num; i++) {
         fprintf(out, "note: %s\n", fit->notes.items[i].text);
     }

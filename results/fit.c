@@ -209,6 +209,8 @@ static void gate(const struct ep_fit_group *g, const struct ep_fit_rung *r,
                  "parameters apart", r->condition, MAX_CONDITION);
     } else if (!isfinite(p->value)) {
         snprintf(reason, length, "the time does not grow with these bytes");
+    } else if (p->value == 0) {
+        snprintf(reason, length, "fitted to 0, its lower limit: these records show no such time");
     } else if (p->low < (1 - MAX_HALF_WIDTH) * p->value ||
                p->high > (1 + MAX_HALF_WIDTH) * p->value) {
         snprintf(reason, length, "its 95 %% interval, %s to %s, is wider than +-50 %%",

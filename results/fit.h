@@ -104,7 +104,7 @@ struct ep_fit {
 /** Fit every rung to every group of comm records (the null transport is left out, and records whose
  *  check failed are left out with a note).
  *  records  read only, must outlive `fit`, which borrows from them
- *  Returns EP_EINVAL without a usable comm record, with hosts mixed, where the records of one case
+ *  Returns EP_EINVAL without a usable comm or any links record, with hosts mixed, where the records of one case
  *  disagree in their factors or bytes, or where a time is not above zero; EP_ENOMEM.
  *  `fit` is overwritten. */
 EP_MUST_CHECK enum ep_status ep_fit_records(const struct ep_records *records,

@@ -65,10 +65,11 @@ static enum ep_status collect_entries(const struct ep_records *records, struct e
 {
     struct entry *all = calloc((size_t)records->num + 1, sizeof *all);
     int64_t num = 0;
-    int64_t num_failed = 0;
+    int64_t num_failed = 0, num_links = 0;
     enum ep_status status = all != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory to fit");
     for (int64_t i = 0; i < records->num && status == EP_OK; i++) {
         const struct ep_record *r = &records->items[i];
+        num_links += r->kind == EP_RECORD_LINKS;
         if (r->kind != EP_RECORD_COMM || strcmp(r->transport, "null") == 0) {
             continue;
         }
@@ -87,11 +88,14 @@ static enum ep_status collect_entries(const struct ep_records *records, struct e
                                     "%" PRId64 " records whose check failed are left out",
                                     num_failed);
     }
-    if (status == EP_OK && num == 0) {
-        status = ep_error_set(EP_EINVAL, "no comm records to fit (of %" PRId64 " records%s)",
-                              records->num, num_failed > 0 ? ", some with a failed check" : "");
+    if (status != EP_OK || num > 0) {
+        return status;
     }
-    return status;
+    /* Links alone still make the levels of machine.json. */
+    return num_links > 0
+               ? ep_record_add_note(&fit->notes, "no-comm", "no comm records: no rung is fitted")
+               : ep_error_set(EP_EINVAL, "no comm records to fit (of %" PRId64 " records%s)",
+                              records->num, num_failed > 0 ? ", some with a failed check" : "");
 }
 
 /* --- one case -------------------------------------------------------------------------------- */
@@ -382,7 +386,7 @@ enum ep_status ep_fit_group_records(const struct ep_records *records, struct ep_
     EP_TRY(collect_entries(records, fit, &entries, &num));
     EP_TRY(refuse_mixed_hosts(entries, num));
     qsort(entries, (size_t)num, sizeof *entries, compare_entries);
-    fit->groups = calloc((size_t)num, sizeof *fit->groups);
+    fit->groups = calloc((size_t)num + 1, sizeof *fit->groups);
     if (fit->groups == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for groups"));
     }

@@ -52,7 +52,7 @@ EP_MUST_CHECK enum ep_status ep_fit_bootstrap(const struct ep_fit_design *design
 
 /** Tail probability to read off bootstrap quantiles so that an interval over few clusters covers:
  *  Phi(-sqrt(n/(n-1)) t), t the Student quantile at (1+level)/2 with n-1 degrees of freedom.
- *  Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, section 5.3. */
+ *  Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, on expanded percentile intervals. */
 double ep_fit_expanded_tail(double level, int64_t num_clusters);
 
 #endif

@@ -423,11 +423,26 @@ static void test_gates(void **state)
 
     /* a latency far below the noise: its interval says so, and B stands */
     planted_law(EP_PLANTED_M2, 1, &planted);
-    planted.latency_s = 1e-7;
+    planted.latency_s = 4e-6;
     planted.message_s = 1e-9;
     fit_planted(&planted, 200, &records, &fit);
     assert_non_null(strstr(find_parameter(&fit.groups[0].rungs[M2], "l+a*n")->withheld, "+-50 %"));
     assert_null(find_parameter(&fit.groups[0].rungs[M2], "B")->withheld);
+    fini(&records, &fit);
+
+    /* no latency at all, and large messages dearer per byte, as caches make them: a stays at 0 */
+    planted_law(EP_PLANTED_M2, 1, &planted);
+    planted.latency_s = 0;
+    planted.message_s = 0;
+    CHECK_OK(ep_planted_make(&planted, &records));
+    for (int64_t i = 0; i < records.num; i++) {
+        struct ep_record *r = &records.items[i];
+        r->phases.items[2].median_s *= r->tokens > 1024 ? 2 : 1;
+    }
+    ep_fit_options_default(&options);
+    CHECK_OK(ep_fit_records(&records, &options, &fit));
+    assert_non_null(strstr(find_parameter(&fit.groups[0].rungs[M2], "l+a*n")->withheld,
+                           "lower limit"));
     fini(&records, &fit);
 
     /* more than the memory can copy */
@@ -574,6 +589,13 @@ static void test_refused(void **state)
         records.items[i].verified = 0;
     }
     CHECK_FAILS(ep_fit_group_records(&records, &fit), EP_EINVAL, "no comm records");
+    /* links alone are enough for the levels of machine.json */
+    records.items[0].kind = EP_RECORD_LINKS;
+    CHECK_OK(ep_fit_group_records(&records, &fit));
+    assert_int_equal(fit.num_groups, 0);
+    assert_string_equal(fit.notes.items[1].name, "no-comm");
+    ep_fit_fini(&fit);
+    records.items[0].kind = EP_RECORD_COMM;
     ep_records_fini(&records);
 }
 

@@ -4,6 +4,7 @@
 #include "tests/check.h"
 
 #include "base/file.h"
+#include "base/random.h"
 #include "results/columns.h"
 #include "results/record.h"
 #include "results/run_dir.h"
@@ -280,6 +281,63 @@ static void test_refused(void **state)
     ep_record_fini(&record);
 }
 
+/* Damaged lines are refused or read, never worse (run under the sanitizers too). */
+static void test_damaged(void **state)
+{
+    (void)state;
+    struct ep_record record, read;
+    make_full(&record, EP_RECORD_COMM);
+    char *line = NULL;
+    CHECK_OK(ep_record_to_line(&record, &line));
+    ep_record_fini(&record);
+    const size_t length = strlen(line);
+    for (size_t i = 0; i < length; i++) {
+        assert_int_equal(ep_record_from_line("t", 1, line, i, &read), EP_EINVAL);
+        ep_error_clear();
+    }
+    struct ep_random random;
+    ep_random_init(&random, 1, EP_RANDOM_TEST, 0);
+    for (int i = 0; i < 3000; i++) {
+        const uint32_t at = ep_random_below(&random, (uint32_t)length);
+        const char kept = line[at];
+        line[at] = (char)ep_random_u32(&random);
+        if (ep_record_from_line("t", 1, line, length, &read) == EP_OK) {
+            ep_record_fini(&read);
+        }
+        ep_error_clear();
+        line[at] = kept;
+    }
+    free(line);
+}
+
+/* Every key is documented. Runs from the root of the tree, as tests/run does. */
+static void check_documented(const struct ep_column *columns, const char *text)
+{
+    for (const struct ep_column *c = columns; c->name != NULL; c++) {
+        char *key = ep_format_new("`%s`", c->name);
+        if (strstr(text, key) == NULL) {
+            fail_msg("results/README.md does not document %s", key);
+        }
+        free(key);
+        if (c->columns != NULL) {
+            check_documented(c->columns, text);
+        }
+    }
+}
+
+static void test_documented(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t length = 0;
+    if (access("results/README.md", R_OK) != 0) {
+        skip();
+    }
+    CHECK_OK(ep_file_read("results/README.md", 1 << 20, &text, &length));
+    check_documented(ep_record_columns(), text);
+    free(text);
+}
+
 /* --- run directories ------------------------------------------------------------------------- */
 
 static char *scratch_path(const char *name)
@@ -465,6 +523,7 @@ int main(void)
         cmocka_unit_test(test_absent),       cmocka_unit_test(test_ids),
         cmocka_unit_test(test_refused),      cmocka_unit_test(test_run_dir),
         cmocka_unit_test(test_crash),        cmocka_unit_test(test_not_a_run),
+        cmocka_unit_test(test_damaged),      cmocka_unit_test(test_documented),
         cmocka_unit_test(test_traffic),      cmocka_unit_test(test_default_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
