@@ -207,16 +207,13 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
 
 /* --- the command ----------------------------------------------------------------------------- */
 
-static enum ep_status write_json(const struct input *in, const json_t *json)
+static enum ep_status write_machine(const struct input *in, const json_t *json)
 {
     char *path = ep_path_join(in->directories[0], "machine.json");
     if (path == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a path");
     }
-    enum ep_status status = ep_json_save(path, json);
-    if (status == EP_OK && in->json != NULL) {
-        status = ep_json_save(in->json, json);
-    }
+    const enum ep_status status = ep_json_save(path, json);
     free(path);
     return status;
 }
@@ -245,10 +242,14 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
     }
     EP_TRY(ep_fit_records(&records, &in.options, &fit));
     EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
-    EP_TRY(write_json(&in, json));
+    /* What was found is shown even where the directory cannot be written. */
     if (in.json == NULL || strcmp(in.json, "-") != 0) {
         EP_TRY(print_fit(&fit, stdout));
     }
+    if (in.json != NULL) {
+        EP_TRY(ep_json_save(in.json, json));
+    }
+    EP_TRY(write_machine(&in, json));
 out:
     json_decref(json);
     ep_fit_fini(&fit);
