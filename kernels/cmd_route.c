@@ -26,6 +26,7 @@ enum option_key {
     KEY_TOKEN_BYTES,
     KEY_BANDWIDTH,
     KEY_ASSIGNMENTS,
+    KEY_TOKENS_PER_RANK,
     KEY_LAYER,
     KEY_EXPERTS_TO_RANKS,
     KEY_TOKENS_TO_RANKS,
@@ -40,6 +41,7 @@ static const struct argp_option options[] = {
     {"experts", KEY_EXPERTS, "N", 0, "experts of the layer", 1},
     {"top-k", KEY_TOP_K, "K", 0, "experts of each token", 1},
     {"tokens", KEY_TOKENS, "N", 0, "tokens per rank (default 4096)", 1},
+    {"tokens-per-rank", KEY_TOKENS_PER_RANK, "N0,N1,...", 0, "tokens of each rank in turn", 1},
     {"seed", KEY_SEED, "N", 0, "random seed (default 1)", 1},
     {"assignments", KEY_ASSIGNMENTS, "FILE", 0,
      "count this trace instead: CSV token[,layer],e0,...[,w0,...]", 1},
@@ -110,6 +112,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_ASSIGNMENTS:
         o->assignments = arg;
+        return 0;
+    case KEY_TOKENS_PER_RANK:
+        o->tokens_per_rank = arg;
         return 0;
     case KEY_EXPERTS_TO_RANKS:
         o->experts_to_ranks = arg;

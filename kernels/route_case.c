@@ -2,6 +2,7 @@
 /* Building and counting a case of `epbench route`. */
 #include "kernels/route_case.h"
 
+#include "base/units.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
 
@@ -23,6 +24,7 @@ static enum ep_status check_combination(const struct ep_route_options *o)
     } generator[] = {
         {o->skew != NULL, "--skew"},
         {o->tokens != 0, "--tokens"},
+        {o->tokens_per_rank != NULL, "--tokens-per-rank"},
         {o->seed_given, "--seed"},
     };
     for (size_t i = 0; i < sizeof generator / sizeof generator[0]; i++) {
@@ -30,6 +32,9 @@ static enum ep_status check_combination(const struct ep_route_options *o)
             return ep_error_set(EP_EINVAL, "%s cannot be given with --assignments",
                                 generator[i].name);
         }
+    }
+    if (o->tokens != 0 && o->tokens_per_rank != NULL) {
+        return ep_error_set(EP_EINVAL, "--tokens and --tokens-per-rank exclude each other");
     }
     if (o->assignments == NULL && o->tokens_to_ranks != NULL) {
         return ep_error_set(EP_EINVAL, "--tokens-to-ranks is for --assignments");
@@ -147,12 +152,55 @@ static char *add_warning(struct ep_route_case *r)
 
 /* --- from a generator --------------------------------------------------------------------- */
 
+/* The same number on each rank, or a list of as many numbers as there are ranks. */
+static enum ep_status place_tokens(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    const int64_t num_ranks = r->placement.num_ranks;
+    struct ep_list list = {0};
+    int64_t *counts = NULL;
+    if (o->tokens_per_rank == NULL) {
+        return ep_token_map_init_equal(num_ranks, o->tokens != 0 ? o->tokens : DEFAULT_TOKENS,
+                                       &r->tokens);
+    }
+    EP_TRY(ep_list_split(o->tokens_per_rank, ',', "--tokens-per-rank", &list));
+    if (list.num != num_ranks) {
+        status = ep_error_set(EP_EINVAL,
+                              "--tokens-per-rank has %" PRId64 " numbers for %" PRId64 " ranks",
+                              list.num, num_ranks);
+        goto out;
+    }
+    counts = malloc((size_t)num_ranks * sizeof *counts);
+    if (counts == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
+        goto out;
+    }
+    for (int64_t i = 0; i < num_ranks; i++) {
+        EP_TRY(ep_parse_i64(list.items[i], "--tokens-per-rank", 0, INT32_MAX, &counts[i]));
+    }
+    status = ep_token_map_init_counts(num_ranks, counts, &r->tokens);
+out:
+    free(counts);
+    ep_list_fini(&list);
+    return status;
+}
+
+/* Tokens of each rank, 0 where they differ. */
+static int64_t find_common_tokens(const struct ep_traffic *traffic)
+{
+    for (int64_t i = 1; i < traffic->num_ranks; i++) {
+        if (traffic->tokens[i] != traffic->tokens[0]) {
+            return 0;
+        }
+    }
+    return traffic->tokens[0];
+}
+
 static enum ep_status generate(const struct ep_route_options *o, struct ep_route_case *r)
 {
     enum ep_status status;
     r->source = o->skew != NULL ? o->skew : "uniform";
     r->seed = (uint64_t)o->seed;
-    r->tokens_per_rank = o->tokens != 0 ? o->tokens : DEFAULT_TOKENS;
     EP_TRY(ep_skew_create(r->source, &r->skew));
     EP_TRY(ep_skew_resolve_shape(r->skew, o->num_experts, o->top_k, false, &r->num_experts,
                                  &r->top_k));
@@ -160,7 +208,7 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
         o, r->num_experts,
         o->num_ranks != 0 || o->experts_to_ranks != NULL ? o->num_ranks : DEFAULT_RANKS, r));
     EP_TRY(start_traffic(o, r));
-    EP_TRY(ep_token_map_init_equal(r->placement.num_ranks, r->tokens_per_rank, &r->tokens));
+    EP_TRY(place_tokens(o, r));
     const struct ep_router_config config = {.skew = r->skew,
                                             .placement = &r->placement,
                                             .tokens = &r->tokens,
@@ -299,10 +347,6 @@ static enum ep_status read_file(const struct ep_route_options *o, struct ep_rout
                  r->assignments->num_duplicates, r->num_tokens);
     }
     EP_TRY(count_file(r, token_ranks));
-    r->tokens_per_rank = r->traffic.tokens[0];
-    for (int64_t i = 0; i < r->traffic.num_ranks; i++) {
-        r->tokens_per_rank = r->traffic.tokens[i] == r->tokens_per_rank ? r->tokens_per_rank : 0;
-    }
     if (!r->placement.replicated && r->bw_bytes_per_s > 0) {
         EP_TRY(ep_plain_routing_cost(r->assignments->topk_idx, r->num_tokens, r->top_k,
                                      r->placement.slot_rank, r->num_experts, token_ranks,
@@ -413,6 +457,7 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     EP_TRY(apply_model(route, &o));
     set_row(&o, route);
     EP_TRY(o.assignments != NULL ? read_file(&o, route) : generate(&o, route));
+    route->tokens_per_rank = find_common_tokens(&route->traffic);
     EP_TRY(sum_matrices(route));
     EP_TRY(measure_loads(route));
     measure_fan_out(route);

@@ -32,7 +32,8 @@ struct ep_route_options {
     int64_t num_ranks;
     int64_t ranks_per_node;
     int64_t num_nodes;
-    int64_t tokens; /* per rank */
+    int64_t tokens;              /* per rank */
+    const char *tokens_per_rank; /* "10,0,20"; in place of tokens */
     int64_t hidden;
     int64_t token_bytes;
     int64_t seed;

@@ -4,6 +4,7 @@
 #include "kernels/traffic.h"
 
 #include "kernels/skew_policy.h"
+#include "kernels/traffic_blocks.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -14,10 +15,10 @@ enum { MASK_BITS = 64, CHUNK_TOKENS = 4096 };
 
 /* Tables are indexed by expert + 1, so that -1 is a row of its own. */
 struct ep_traffic_scratch {
-    int64_t source;      /* the tables are for this source; -1 = not made yet */
-    int32_t *rank;       /* [num_experts + 1] where this source sends each expert's copies */
-    uint64_t *rank_mask; /* [num_experts + 1] 1 << rank, 0 for -1; used up to 64 ranks */
-    uint64_t *node_mask; /* likewise for nodes */
+    int64_t source; /* the tables are for this source; -1 = not made yet */
+    int32_t *rank;  /* [num_experts + 1] where this source sends each expert's copies */
+    struct ep_traffic_masks *masks; /* [num_experts + 1] 0 for -1; used up to 64 ranks */
+    uint32_t *lane_hits; /* [EP_TRAFFIC_LANES][num_experts + 1] of the block being added */
     int64_t *hits;       /* [num_experts + 1] copies of the tokens being added */
     int64_t *rank_stamp; /* [num_ranks] the last token that went there; used above 64 ranks */
     int64_t *node_stamp; /* [num_nodes] */
@@ -55,15 +56,15 @@ static enum ep_status allocate_scratch(struct ep_traffic *t)
     t->scratch = s;
     s->source = -1;
     s->rank = calloc(experts, sizeof *s->rank);
-    s->rank_mask = calloc(experts, sizeof *s->rank_mask);
-    s->node_mask = calloc(experts, sizeof *s->node_mask);
+    s->masks = calloc(experts, sizeof *s->masks);
+    s->lane_hits = calloc(EP_TRAFFIC_LANES * experts, sizeof *s->lane_hits);
     s->hits = calloc(experts, sizeof *s->hits);
     s->rank_stamp = calloc(ranks, sizeof *s->rank_stamp);
     s->node_stamp = calloc(nodes, sizeof *s->node_stamp);
     s->node_index = calloc(ranks, sizeof *s->node_index);
     s->node_start = calloc(nodes + 1, sizeof *s->node_start);
     s->node_ranks = calloc(ranks, sizeof *s->node_ranks);
-    return s->rank != NULL && s->rank_mask != NULL && s->node_mask != NULL && s->hits != NULL &&
+    return s->rank != NULL && s->masks != NULL && s->lane_hits != NULL && s->hits != NULL &&
                    s->rank_stamp != NULL && s->node_stamp != NULL && s->node_index != NULL &&
                    s->node_start != NULL && s->node_ranks != NULL
                ? EP_OK
@@ -130,8 +131,8 @@ void ep_traffic_fini(struct ep_traffic *traffic)
     struct ep_traffic_scratch *s = traffic->scratch;
     if (s != NULL) {
         free(s->rank);
-        free(s->rank_mask);
-        free(s->node_mask);
+        free(s->masks);
+        free(s->lane_hits);
         free(s->hits);
         free(s->rank_stamp);
         free(s->node_stamp);
@@ -170,8 +171,8 @@ static void make_tables(struct ep_traffic *t, int64_t source)
         const int32_t rank = ep_placement_rank(t->placement, e, source);
         s->rank[e + 1] = rank;
         if (fits_mask(t)) {
-            s->rank_mask[e + 1] = (uint64_t)1 << rank;
-            s->node_mask[e + 1] = (uint64_t)1 << t->rank_node[rank];
+            s->masks[e + 1].rank = (uint64_t)1 << rank;
+            s->masks[e + 1].node = (uint64_t)1 << t->rank_node[rank];
         }
     }
 }
@@ -216,8 +217,8 @@ static void add_by_masks(struct ep_traffic *t, int64_t source, const int32_t *to
         uint64_t nodes = 0;
         for (int64_t j = 0; j < t->top_k; j++) {
             const int32_t e = topk_idx[i * t->top_k + j] + 1;
-            ranks |= s->rank_mask[e];
-            nodes |= s->node_mask[e];
+            ranks |= s->masks[e].rank;
+            nodes |= s->masks[e].node;
             s->hits[e]++;
         }
         count_bits(ranks, rank_rows);
@@ -225,6 +226,42 @@ static void add_by_masks(struct ep_traffic *t, int64_t source, const int32_t *to
         t->rank_fan_out[__builtin_popcountll(ranks)]++;
         t->node_fan_out[__builtin_popcountll(nodes)]++;
     }
+}
+
+/* As many whole groups as there are; returns the tokens counted. */
+static int64_t add_by_blocks(struct ep_traffic *t, int64_t source, const int32_t *topk_idx,
+                             int64_t num_tokens)
+{
+    const struct ep_traffic_scratch *s = t->scratch;
+    const int64_t entries = t->placement->num_experts + 1;
+    const int64_t whole = num_tokens - num_tokens % EP_TRAFFIC_GROUP;
+    int64_t rank_rows[MASK_BITS] = {0};
+    int64_t node_rows[MASK_BITS] = {0};
+    int64_t rank_fan_out[MASK_BITS + 1] = {0};
+    int64_t node_fan_out[MASK_BITS + 1] = {0};
+    const struct ep_traffic_counts counts = {s->lane_hits, entries,      rank_rows,
+                                             node_rows,    rank_fan_out, node_fan_out};
+    for (int64_t first = 0; first < whole; first += EP_TRAFFIC_BLOCK) {
+        const int64_t left = whole - first;
+        ep_traffic_count_block(topk_idx + first * t->top_k,
+                               left < EP_TRAFFIC_BLOCK ? left : EP_TRAFFIC_BLOCK, t->top_k,
+                               s->masks, &counts);
+        for (int64_t e = 0; e < EP_TRAFFIC_LANES * entries; e++) {
+            s->hits[e % entries] += s->lane_hits[e];
+            s->lane_hits[e] = 0;
+        }
+    }
+    for (int64_t r = 0; r < t->num_ranks; r++) {
+        t->ranks[source * t->num_ranks + r] += rank_rows[r];
+    }
+    for (int64_t n = 0; n < t->num_nodes; n++) {
+        t->nodes[source * t->num_nodes + n] += node_rows[n];
+    }
+    for (int64_t n = 0; n <= MASK_BITS && n <= t->top_k; n++) {
+        t->rank_fan_out[n] += rank_fan_out[n];
+        t->node_fan_out[n] += node_fan_out[n];
+    }
+    return whole;
 }
 
 static void add_by_stamps(struct ep_traffic *t, int64_t source, const int32_t *topk_idx,
@@ -270,7 +307,8 @@ enum ep_status ep_traffic_add(struct ep_traffic *traffic, int64_t source, const 
     }
     make_tables(traffic, source);
     if (fits_mask(traffic)) {
-        add_by_masks(traffic, source, topk_idx, num_tokens);
+        const int64_t done = add_by_blocks(traffic, source, topk_idx, num_tokens);
+        add_by_masks(traffic, source, topk_idx + done * traffic->top_k, num_tokens - done);
     } else {
         add_by_stamps(traffic, source, topk_idx, num_tokens);
     }

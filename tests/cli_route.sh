@@ -54,6 +54,9 @@ has table 'node-dedup, fan-out'
 has table 'textbook volumes'
 "$EPBENCH" route --skew hot:4@1 --experts 16 --top-k 4 --ranks 4 --tokens 512 >table
 has table 'rank 1 receives 4.0'
+"$EPBENCH" route --experts 4 --top-k 2 --ranks 3 --tokens-per-rank 0,7,0 --json - >out
+has out '"tokens_total": 7'
+has out '"tokens": null'
 "$EPBENCH" route --skew trace:sample --ranks 8 --tokens 4096 --json - >out 2>err
 has err 'the trace has 8327 tokens for 32768'
 has out '"experts": 64'
@@ -76,6 +79,9 @@ refused "unknown skew 'zpif:1'; did you mean 'zipf'" --skew zpif:1 --experts 8 -
 refused 'top-9 of 8 experts' --experts 8 --top-k 9
 refused "--experts: 'x' is not a whole number" --experts x
 refused '--tokens: 0 is outside' --experts 8 --top-k 2 --tokens 0
+refused 'exclude each other' --experts 8 --top-k 2 --tokens 1 --tokens-per-rank 1
+refused 'has 2 numbers for 8 ranks' --experts 8 --top-k 2 --tokens-per-rank 1,2
+refused 'no rank has a token' --experts 8 --top-k 2 --ranks 2 --tokens-per-rank 0,0
 refused '12 ranks for 8 experts' --experts 8 --top-k 2 --ranks 12
 refused '--ranks-per-node 3 does not divide 8' --experts 8 --top-k 2 --ranks-per-node 3
 refused '--nodes 3 does not divide' --experts 8 --top-k 2 --nodes 3

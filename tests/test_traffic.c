@@ -119,14 +119,17 @@ static void test_dedup_against_sets(void **state)
 {
     (void)state;
     static const struct {
-        int experts, ranks, per_node, top_k;
+        int experts, ranks, per_node, top_k, tokens;
     } cases[] = {
-        {16, 4, 2, 4},  {10, 3, 1, 10}, {7, 5, 5, 3},     {8, 16, 4, 3},   {4, 1, 1, 2},
-        {64, 64, 8, 6}, {65, 65, 5, 9}, {128, 128, 8, 5}, {40, 120, 6, 8}, {256, 64, 1, 40},
+        /* up to 64 ranks groups of 64 tokens are counted together, in blocks of 16,384 */
+        {16, 4, 2, 4, 16453}, {10, 3, 1, 10, 165},   {7, 5, 5, 3, 64},    {8, 16, 4, 3, 200},
+        {4, 1, 1, 2, 32770},  {64, 64, 8, 6, 165},   {65, 65, 5, 9, 165}, {128, 128, 8, 5, 70},
+        {40, 120, 6, 8, 37},  {256, 64, 1, 40, 129}, {64, 8, 4, 8, 1111}, {8, 2, 1, 1, 63},
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         const int64_t num_ranks = cases[c].ranks;
         const int64_t k = cases[c].top_k;
+        const int64_t num_tokens = cases[c].tokens;
         const int64_t num_nodes = num_ranks / cases[c].per_node;
         const int32_t *rank_node = blocks(num_ranks, cases[c].per_node);
         struct ep_placement p;
@@ -136,16 +139,16 @@ static void test_dedup_against_sets(void **state)
         CHECK_OK(ep_traffic_init(&p, rank_node, num_nodes, k, &t));
         int64_t *ranks = calloc((size_t)(num_ranks * num_ranks), sizeof *ranks);
         int64_t *nodes = calloc((size_t)(num_ranks * num_nodes), sizeof *nodes);
-        int32_t *idx = malloc(37 * (size_t)k * sizeof *idx);
+        int32_t *idx = malloc((size_t)(num_tokens * k) * sizeof *idx);
         ep_random_init(&random, 3, EP_RANDOM_TEST, c);
         int64_t used = 0;
         for (int64_t s = 0; s < num_ranks; s++) {
-            for (int64_t i = 0; i < 37 * k; i++) { /* with repeats and unused slots */
+            for (int64_t i = 0; i < num_tokens * k; i++) { /* with repeats and unused slots */
                 idx[i] = (int32_t)ep_random_below(&random, (uint32_t)cases[c].experts + 1) - 1;
                 used += idx[i] >= 0;
             }
-            CHECK_OK(ep_traffic_add(&t, s, idx, 37));
-            count_by_sets(&p, rank_node, idx, 37, k, s, num_nodes, ranks, nodes);
+            CHECK_OK(ep_traffic_add(&t, s, idx, num_tokens));
+            count_by_sets(&p, rank_node, idx, num_tokens, k, s, num_nodes, ranks, nodes);
         }
         assert_memory_equal(t.ranks, ranks, (size_t)(num_ranks * num_ranks) * sizeof *ranks);
         assert_memory_equal(t.nodes, nodes, (size_t)(num_ranks * num_nodes) * sizeof *nodes);
@@ -168,7 +171,7 @@ static void test_dedup_against_sets(void **state)
         }
         assert_int_equal(copies.total, used);
         assert_int_equal(loads, used);
-        assert_int_equal(tokens, 37 * num_ranks);
+        assert_int_equal(tokens, num_tokens * num_ranks);
         assert_int_equal(rows, dedup.total);
 
         /* both stages of node-dedup: the network carries nodes' rows, fan-out gives every rank
