@@ -13,7 +13,8 @@
 
 enum ep_status ep_cmd_links(int argc, char **argv);
 
-enum { KEY_VISITS = 2000, KEY_PAIRS, KEY_CASE_TIME, KEY_QUICK, KEY_JSON };
+enum { KEY_VISITS = 2000, KEY_PAIRS, KEY_CASE_TIME, KEY_QUICK, KEY_TIME,
+       KEY_JSON };
 
 struct arguments {
     struct ep_session_options session;
@@ -28,6 +29,7 @@ static const struct argp_option options[] = {
     {"pairs", KEY_PAIRS, "N", 0, "pairs of a level measured one by one (default 3)", 1},
     {"visits", KEY_VISITS, "N", 0, "visits of each case, spread over the run (default 3)", 1},
     {"case-time", KEY_CASE_TIME, "TIME", 0, "time for the samples of one visit (default 30ms)", 1},
+    {"time", KEY_TIME, "TIME", 0, "stop after so long; what is left is named (default: no limit)", 1},
     {"quick", KEY_QUICK, NULL, 0, "few sizes, 1 pair, 2 visits; options after it win", 1},
     {"json", KEY_JSON, "FILE", 0, "write JSON (\"-\": on standard output, in place of tables)", 1},
     {0},
@@ -60,6 +62,8 @@ static enum ep_status parse_value(int key, const char *value, struct arguments *
         return ep_parse_i64(value, "--visits", 1, 1000, &a->links.visits);
     case KEY_CASE_TIME:
         return ep_parse_time(value, "--case-time", &a->links.case_time_s);
+    case KEY_TIME:
+        return ep_parse_time(value, "--time", &a->links.budget_s);
     case KEY_QUICK:
         a->links = ep_links_options_quick();
         return EP_OK;
@@ -103,7 +107,9 @@ static enum ep_status show(const struct ep_session *session,
     if (session->topo->num_ranks < 2) {
         fprintf(stderr, "epbench links: one rank has no links; nothing was measured\n");
     } else if (json_path == NULL || strcmp(json_path, "-") != 0) {
-        EP_TRY(ep_links_print(session, summary, stdout));
+        EP_TRY(ep_links_print_points(session, summary, stdout));
+        printf("\n");
+        EP_TRY(ep_links_print_levels(session, summary, stdout));
     }
     if (session->writes) {
         fprintf(stderr, "run: %s\n", session->dir.path);

@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "bench/bare.h"
 #include "bench/comm_sweep.h"
+#include "bench/links_sweep.h"
 #include "bench/profiles.h"
 
 #include <errno.h>
@@ -59,6 +60,27 @@ static enum ep_status run_topo(struct ep_session *s, const struct ep_profile *pr
     return EP_OK;
 }
 
+static enum ep_status run_links(struct ep_session *s, const struct ep_profile *profile)
+{
+    enum ep_status status = EP_OK;
+    struct ep_links_summary summary = {0};
+    if (ep_comm_size(s->world) == 1) {
+        return ep_session_skip(s, "links", "one rank has no links");
+    }
+    struct ep_links_options links = strcmp(profile->name, "quick") == 0
+                                        ? ep_links_options_quick()
+                                        : ep_links_options_default();
+    links.budget_s = profile->links_s;
+    EP_TRY(ep_links_sweep(s, &links, &summary));
+    if (ep_comm_is_root(s->world)) {
+        status = ep_links_print_levels(s, &summary, stdout);
+    }
+    EP_TRY(ep_comm_agree(s->world, status));
+out:
+    ep_links_summary_fini(&summary);
+    return status;
+}
+
 static enum ep_status run_bare(struct ep_session *s, const struct ep_profile *profile)
 {
     if (ep_comm_size(s->world) == 1) {
@@ -91,6 +113,7 @@ static const struct {
     enum ep_status (*run)(struct ep_session *session, const struct ep_profile *profile);
 } stages[] = {
     {"topo", run_topo},
+    {"links", run_links},
     {"bare", run_bare},
     {"comm", run_comm},
 };

@@ -4,10 +4,10 @@
 
 #include "base/options.h"
 #include "base/units.h"
+#include "topologies/restrictions.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,15 +21,6 @@ bool ep_launch_is_needed(int argc, char **argv)
         }
     }
     return ep_options_launcher_rank() < 0;
-}
-
-static int64_t count_usable_cores(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        return CPU_COUNT(&set);
-    }
-    return 1;
 }
 
 /* Value of "--name VALUE", "--name=VALUE" or "-n VALUE"; NULL if absent. */
@@ -65,7 +56,7 @@ static void allow_root(void)
 
 enum ep_status ep_launch(int argc, char **argv)
 {
-    const int64_t cores = count_usable_cores();
+    const int64_t cores = ep_topo_count_usable_cores();
     int64_t ranks = cores;
     const char *n = find_value(argc, argv, "-n");
     if (n != NULL) {

@@ -13,8 +13,8 @@ static const char *level_name(const struct ep_session *session, int64_t level)
     return session->topo->levels[level].name;
 }
 
-static enum ep_status print_points(const struct ep_session *session,
-                                   const struct ep_links_summary *summary, FILE *out)
+enum ep_status ep_links_print_points(const struct ep_session *session,
+                                     const struct ep_links_summary *summary, FILE *out)
 {
     static const char *const headers[] = {"level", "pairs", "pattern", "size", "time",
                                           "bandwidth", "slowest pair", "fastest pair"};
@@ -42,8 +42,8 @@ out:
     return status;
 }
 
-static enum ep_status print_levels(const struct ep_session *session,
-                                   const struct ep_links_summary *summary, FILE *out)
+enum ep_status ep_links_print_levels(const struct ep_session *session,
+                                     const struct ep_links_summary *summary, FILE *out)
 {
     static const char *const headers[] = {"level", "pairs", "latency", "best", "at size",
                                           "largest", "at once", "latency", "best each",
@@ -74,17 +74,6 @@ static enum ep_status print_levels(const struct ep_session *session,
     EP_TRY(ep_table_print(table, out));
 out:
     ep_table_destroy(table);
-    return status;
-}
-
-enum ep_status ep_links_print(const struct ep_session *session,
-                              const struct ep_links_summary *summary, FILE *out)
-{
-    enum ep_status status = EP_OK;
-    EP_TRY(print_points(session, summary, out));
-    fprintf(out, "\n");
-    EP_TRY(print_levels(session, summary, out));
-out:
     return status;
 }
 

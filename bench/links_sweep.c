@@ -277,6 +277,20 @@ static void show_progress(const struct sweep *s, int64_t done, double start_s)
     }
 }
 
+/* Ctrl-C, or the budget used up on the slowest rank's clock: the same answer on every rank. */
+static enum ep_status must_stop(const struct sweep *s, double start_s, bool *stop,
+                                const char **why)
+{
+    enum ep_status status = EP_OK;
+    double spent_s = ep_comm_now_s() - start_s;
+    EP_TRY(ep_session_interrupted(s->session, stop));
+    EP_TRY(ep_comm_max_f64(s->session->world, &spent_s, 1));
+    *why = *stop ? "interrupted" : "over the time for them";
+    *stop = *stop || (s->options->budget_s > 0 && spent_s > s->options->budget_s);
+out:
+    return status;
+}
+
 static enum ep_status visit_all(struct sweep *s, bool *interrupted)
 {
     enum ep_status status = EP_OK;
@@ -293,8 +307,13 @@ static enum ep_status visit_all(struct sweep *s, bool *interrupted)
         }
         ep_random_shuffle_i64(&random, order, s->num_cases);
         for (int64_t i = 0; i < s->num_cases; i++) {
-            EP_TRY(ep_session_interrupted(s->session, interrupted));
+            const char *why = NULL;
+            EP_TRY(must_stop(s, start_s, interrupted, &why));
             if (*interrupted) {
+                EP_TRY(ep_session_skip(s->session, "links", "%" PRId64 " of %" PRId64
+                                       " visits of links are left out: %s",
+                                       s->num_cases * s->options->visits - done,
+                                       s->num_cases * s->options->visits, why));
                 goto out;
             }
             EP_TRY(visit_case(s, &s->cases[order[i]], visit));

@@ -18,6 +18,7 @@ struct ep_links_options {
     int64_t visits;          /* of each case, >= 1 */
     int64_t pairs_per_level; /* measured one by one, >= 1 */
     double case_time_s;      /* of the samples of one visit */
+    double budget_s;         /* of the whole sweep; what is left then is skipped; 0 = no budget */
     bool progress;           /* a line with the time left, where stderr is a terminal */
 };
 
@@ -65,7 +66,7 @@ struct ep_links_summary {
     int64_t num_points;
     struct ep_links_level *levels; /* levels of the topology that have pairs, nearest first */
     int64_t num_levels;
-    bool interrupted;
+    bool interrupted;        /* by Ctrl-C, or by the budget */
 };
 
 /** Measure all levels of the session's topology; one record per visit of a case. Sets the levels'
@@ -77,9 +78,15 @@ EP_MUST_CHECK enum ep_status ep_links_sweep(struct ep_session *session,
                                             struct ep_links_summary *summary);
 void ep_links_summary_fini(struct ep_links_summary *summary);
 
-/** Rank 0: the two tables, levels last. */
-EP_MUST_CHECK enum ep_status ep_links_print(const struct ep_session *session,
-                                            const struct ep_links_summary *summary, FILE *out);
+/** Rank 0: a row for each size of each level and pattern. */
+EP_MUST_CHECK enum ep_status ep_links_print_points(const struct ep_session *session,
+                                                   const struct ep_links_summary *summary,
+                                                   FILE *out);
+
+/** Rank 0: a row for each level. */
+EP_MUST_CHECK enum ep_status ep_links_print_levels(const struct ep_session *session,
+                                                   const struct ep_links_summary *summary,
+                                                   FILE *out);
 
 /** The summary as a new JSON object: `levels` and `points`. */
 EP_MUST_CHECK enum ep_status ep_links_to_json(const struct ep_session *session,
