@@ -13,6 +13,7 @@
 
 COMMAND(run);
 COMMAND(comm);
+COMMAND(kernels);
 COMMAND(topo);
 COMMAND(links);
 COMMAND(fit);
@@ -25,6 +26,8 @@ static const struct ep_command commands[] = {
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"kernels", "expert GEMMs, FFNs, permute, copies, measured peaks, on one and on all ranks", true,
+     ep_cmd_kernels},
     {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},
     {.name = NULL},
 };

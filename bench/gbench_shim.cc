@@ -12,6 +12,7 @@ extern "C" {
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <sstream>
@@ -148,8 +149,21 @@ struct ep_gbench {
     int64_t num_run = 0;
     ep_status first_failure = EP_OK;
 
+    bool is_csv = false; // needs every counter in every row
+
+    void SetRate(benchmark::State &state, const char *name, double amount) const;
     void RunCase(Case &one, benchmark::State &state);
 };
+
+void ep_gbench::SetRate(benchmark::State &state, const char *name, double amount) const
+{
+    if (amount > 0.0) {
+        state.counters[name] =
+            benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
+    } else if (is_csv) {
+        state.counters[name] = std::numeric_limits<double>::quiet_NaN();
+    }
+}
 
 // One repetition. The library's own loop is timed twice: by it, and here, since its reporters may be
 // told to keep only aggregates.
@@ -175,13 +189,8 @@ void ep_gbench::RunCase(Case &one, benchmark::State &state)
     const double end = MonotonicSeconds();
     const double iterations = static_cast<double>(one.hooks.iterations);
     one.samples_s.push_back((end - start) / iterations);
-    const auto rate = benchmark::Counter::kIsIterationInvariantRate;
-    if (one.hooks.flops > 0.0) {
-        state.counters["flops_per_s"] = benchmark::Counter(one.hooks.flops, rate);
-    }
-    if (one.hooks.bytes > 0.0) {
-        state.counters["bytes_per_s"] = benchmark::Counter(one.hooks.bytes, rate);
-    }
+    SetRate(state, "flops_per_s", one.hooks.flops);
+    SetRate(state, "bytes_per_s", one.hooks.bytes);
     one.calls++;
     if (one.begun && one.calls >= planned) {
         const int64_t num = status == EP_OK ? static_cast<int64_t>(one.samples_s.size()) : 0;
@@ -217,9 +226,16 @@ try {
         if (status != EP_OK) {
             return status;
         }
+        made->is_csv = made->is_csv || flag == "--benchmark_format=csv" ||
+                       flag == "--benchmark_out_format=csv";
         if (!(quiet && HasName(flag, "--benchmark_out"))) {
             theirs.push_back(&flag[0]);
         }
+    }
+    // mpirun gives rank 0 a terminal of its own, so the library's guess at colours means nothing
+    std::string plain = "--benchmark_color=false";
+    if (!ep_gbench_has_flag(made.get(), "--benchmark_color")) {
+        theirs.push_back(&plain[0]);
     }
     theirs.push_back(nullptr);
     int left = static_cast<int>(theirs.size()) - 1;
@@ -286,8 +302,11 @@ try {
             ->UseRealTime()
             ->Unit(benchmark::kMicrosecond);
     }
-    Silent silent;
     if (bench->quiet) {
+        std::ostream nowhere(nullptr);
+        Silent silent;
+        silent.SetOutputStream(&nowhere);
+        silent.SetErrorStream(&nowhere);
         benchmark::RunSpecifiedBenchmarks(&silent);
     } else {
         Honest honest(benchmark::CreateDefaultDisplayReporter());

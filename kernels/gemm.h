@@ -25,6 +25,7 @@ struct ep_gemm_packed {
     const struct ep_gemm_backend *backend;
     struct ep_gemm_shape shape;
     int64_t weight_bytes; /* bytes that one run reads for one whole expert matrix, padding included */
+    bool borrows_weights; /* the caller's matrices are read by run, and must stay until release */
     void *state;          /* the back end's own */
 };
 
@@ -35,8 +36,8 @@ struct ep_gemm_backend {
     /** Can this build on this CPU run `dtype`? Where not, `reason` says why; where it can, how
      *  (instruction set, conversions). NUL-terminated, truncated to `length`. */
     bool (*available)(enum ep_dtype dtype, char *reason, size_t length);
-    /** Make packed->state of row-major weights; weights[g] stays the caller's, and must outlive
-     *  `packed` (a back end may keep the pointer instead of a copy). */
+    /** Make packed->state of row-major weights; set weight_bytes, and borrows_weights where the
+     *  caller's matrices are used in place. */
     enum ep_status (*pack)(const void *const *weights, struct ep_gemm_packed *packed);
     enum ep_status (*run)(const struct ep_gemm_packed *packed, const int64_t *num_rows,
                           const void *x, float *y);
@@ -60,7 +61,8 @@ const struct ep_gemm_backend *ep_gemm_default(enum ep_dtype dtype);
 
 /** Pack the weights of all groups.
  *  weights  [num_groups] pointers to row-major [k][n] of the shape's dtype; read only; may repeat
- *  packed   to be freed with ep_gemm_release; untouched on failure
+ *  packed   to be freed with ep_gemm_release; untouched on failure; where packed->borrows_weights, the
+ *           matrices must outlive it
  *  Returns EP_EINVAL for fp8, or k, n or groups < 1 or too large to address; EP_ENOMEM;
  *  EP_EENV where the library refuses. May take seconds: never inside a timed section. */
 EP_MUST_CHECK enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,

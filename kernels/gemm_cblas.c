@@ -84,6 +84,7 @@ static enum ep_status cblas_pack(const void *const *weights, struct ep_gemm_pack
     }
     set_one_thread();
     packed->state = state;
+    packed->borrows_weights = shape->dtype == EP_FP32;
     packed->weight_bytes = num_weights * (int64_t)sizeof(float);
     return EP_OK;
 }

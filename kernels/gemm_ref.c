@@ -43,6 +43,7 @@ static enum ep_status ref_pack(const void *const *weights, struct ep_gemm_packed
         state->matrices[g] = weights[g];
     }
     packed->state = state;
+    packed->borrows_weights = true;
     packed->weight_bytes = ep_gemm_num_weights(shape) * ep_dtype_element_bytes(shape->dtype);
     return EP_OK;
 }

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The benchmarks of `epbench kernels`: what each prepares, times and records. */
+#ifndef EP_BENCH_KERNELS_CASES_H
+#define EP_BENCH_KERNELS_CASES_H
+
+#include "base/error.h"
+#include "bench/gbench_shim.h"
+#include "bench/kernels_table.h"
+#include "bench/session.h"
+
+#include <stdint.h>
+
+struct ep_kernels_cases;
+
+/** Make all cases of the grid, and peaks and memory streams, on one rank and on all ranks at once:
+ *    gemm/BACKEND/DTYPE/MODEL/w13|w2/tokens:M/ranks:R
+ *    ffn/BACKEND/DTYPE/MODEL/experts:G/tokens:M/ranks:R
+ *    permute|unpermute/DTYPE/MODEL/tokens:M/ranks:R
+ *    peak/LOOP/ranks:R, membw/LOOP/SIZE/ranks:R, copy/LOOP/SIZE/ranks:R
+ *  and register them. Nothing is allocated until a case runs. The grid is borrowed until destroy.
+ *  Back ends that are not available are left out with a warning. Collective. */
+EP_MUST_CHECK enum ep_status ep_kernels_cases_create(struct ep_session *session,
+                                                     const struct ep_kernels_grid *grid,
+                                                     struct ep_gbench *bench,
+                                                     struct ep_kernels_cases **cases);
+void ep_kernels_cases_destroy(struct ep_kernels_cases *cases);
+
+#endif

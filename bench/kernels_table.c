@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The comparison of GEMM back ends: measuring one row, and its records. */
+#include "bench/kernels_table.h"
+
+#include "base/json.h"
+#include "bench/kernels_gemm.h"
+#include "bench/kernels_peaks.h"
+#include "bench/kernels_report.h"
+#include "kernels/models.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_BACKENDS = 8, MAX_SAMPLES = 64 };
+
+static const enum ep_dtype default_dtypes[] = {EP_FP32, EP_BF16};
+static const int64_t default_tokens[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+static const char *const default_backends[] = {"native", "onednn", "cblas"};
+
+struct ep_kernels_grid ep_kernels_grid_default(void)
+{
+    return (struct ep_kernels_grid){
+        .dtypes = default_dtypes,
+        .num_dtypes = sizeof default_dtypes / sizeof *default_dtypes,
+        .tokens = default_tokens,
+        .num_tokens = sizeof default_tokens / sizeof *default_tokens,
+        .backends = default_backends,
+        .num_backends = sizeof default_backends / sizeof *default_backends,
+        .row_budget_s = 1.5,
+        .min_samples = 5,
+        .max_samples = 21,
+    };
+}
+
+enum ep_status ep_kernels_shape_of_model(const char *name, struct ep_kernels_shape *shape)
+{
+    enum ep_status status = EP_OK;
+    struct ep_models *models = NULL;
+    const struct ep_model *model = NULL;
+    EP_TRY(ep_models_create(&models));
+    EP_TRY(ep_models_find(models, name, &model));
+    *shape = (struct ep_kernels_shape){.model = name,
+                                       .hidden = model->hidden,
+                                       .ffn = model->expert_ffn,
+                                       .gated = model->gated,
+                                       .num_experts = model->num_experts,
+                                       .top_k = model->top_k};
+out:
+    ep_models_destroy(models);
+    return status;
+}
+
+/* What one block of rows shares: one matrix of one model in one dtype, packed by every back end. */
+struct block {
+    struct ep_session *session;
+    struct ep_kernels_peaks *peaks;
+    const struct ep_kernels_grid *grid;
+    const struct ep_kernels_shape *shape;
+    const char *matrix; /* "w13", "w2" */
+    enum ep_dtype dtype;
+    int64_t k, n;
+    int num_backends;
+    int default_idx; /* of the default back end in sets; -1 = not compared */
+    struct ep_kernels_gemm *sets[MAX_BACKENDS];
+};
+
+/* Samples of one row, slowest rank of each repetition. [0] peak, [1] read, then the back ends. */
+struct samples {
+    int num;
+    double local_s[MAX_BACKENDS + 2][MAX_SAMPLES];
+    double max_s[MAX_BACKENDS + 2][MAX_SAMPLES];
+};
+
+static void block_fini(struct block *block)
+{
+    for (int b = 0; b < block->num_backends; b++) {
+        ep_kernels_gemm_destroy(block->sets[b]);
+        block->sets[b] = NULL;
+    }
+    block->num_backends = 0;
+}
+
+static int64_t largest(const int64_t *values, int64_t num)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < num; i++) {
+        most = values[i] > most ? values[i] : most;
+    }
+    return most;
+}
+
+static enum ep_status add_backend(struct block *block, const char *name)
+{
+    struct ep_kernels_gemm_key key = {NULL, block->dtype, block->k, block->n};
+    enum ep_status status = ep_gemm_find(name, block->dtype, &key.backend);
+    if (status == EP_EENV) {
+        const enum ep_status warned = ep_session_warn(block->session, name, "%s", ep_error_text());
+        ep_error_clear();
+        return warned;
+    }
+    for (int b = 0; status == EP_OK && b < block->num_backends; b++) {
+        if (block->sets[b]->key.backend == key.backend) { /* "default" beside its own name */
+            return EP_OK;
+        }
+    }
+    if (status == EP_OK) {
+        status = ep_kernels_gemm_create(
+            &key, ep_kernels_cold_bytes(block->session),
+            largest(block->grid->tokens, block->grid->num_tokens), block->session->options.seed,
+            &block->sets[block->num_backends]);
+    }
+    status = ep_comm_agree(block->session->world, status);
+    if (status == EP_OK) {
+        if (key.backend == ep_gemm_default(block->dtype)) {
+            block->default_idx = block->num_backends;
+        }
+        block->num_backends++;
+    }
+    return status;
+}
+
+static enum ep_status block_init(struct block *block)
+{
+    enum ep_status status = EP_OK;
+    block->default_idx = -1;
+    EP_TRY(add_backend(block, "default"));
+    for (int64_t b = 0; b < block->grid->num_backends; b++) {
+        EP_ASSERT(block->num_backends < MAX_BACKENDS);
+        EP_TRY(add_backend(block, block->grid->backends[b]));
+    }
+out:
+    return status;
+}
+
+static enum ep_status time_backend(struct block *block, int b, int64_t tokens, double *time_s)
+{
+    const double start = ep_comm_now_s();
+    const enum ep_status status = ep_kernels_gemm_run(block->sets[b], tokens);
+    *time_s = ep_comm_now_s() - start;
+    return status;
+}
+
+/* One repetition: everything once; the back ends begin with another one each time. */
+static enum ep_status sample_once(struct block *block, int64_t tokens, struct samples *samples)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *world = block->session->world;
+    const int s = samples->num, num = block->num_backends;
+    EP_TRY(ep_comm_barrier(world));
+    samples->local_s[0][s] = ep_kernels_peak_sample_s(block->peaks, block->dtype);
+    EP_TRY(ep_comm_barrier(world));
+    samples->local_s[1][s] = ep_kernels_read_sample_s(block->peaks);
+    for (int i = 0; i < num; i++) {
+        const int b = (i + s) % num;
+        EP_TRY(ep_comm_barrier(world));
+        EP_TRY(ep_comm_agree(world,
+                             time_backend(block, b, tokens, &samples->local_s[2 + b][s])));
+    }
+    for (int c = 0; c < num + 2; c++) {
+        samples->max_s[c][s] = samples->local_s[c][s];
+        EP_TRY(ep_comm_max_f64(world, &samples->max_s[c][s], 1));
+    }
+    samples->num++;
+out:
+    return status;
+}
+
+static enum ep_status warm_up(struct block *block, int64_t tokens)
+{
+    enum ep_status status = EP_OK;
+    for (int b = 0; b < block->num_backends; b++) {
+        status = ep_kernels_gemm_run(block->sets[b], tokens);
+        if (status == EP_OK) {
+            status = ep_kernels_gemm_check(block->sets[b], tokens);
+        }
+        EP_TRY(ep_comm_agree(block->session->world, status));
+    }
+out:
+    return status;
+}
+
+static enum ep_status measure_row(struct block *block, int64_t tokens, struct samples *samples)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_kernels_grid *grid = block->grid;
+    double spent_s = 0.0;
+    samples->num = 0;
+    EP_TRY(warm_up(block, tokens));
+    while (samples->num < grid->max_samples && samples->num < MAX_SAMPLES &&
+           (samples->num < grid->min_samples || spent_s < grid->row_budget_s)) {
+        EP_TRY(sample_once(block, tokens, samples));
+        for (int c = 0; c < block->num_backends + 2; c++) {
+            spent_s += samples->max_s[c][samples->num - 1];
+        }
+    }
+out:
+    return status;
+}
+
+/* Median of values[i] / others[i]: both of one repetition, so that drift cancels. */
+static double median_ratio(const double *values, const double *others, int num)
+{
+    double ratios[MAX_SAMPLES] = {0};
+    for (int i = 0; i < num; i++) {
+        ratios[i] = values[i] / others[i];
+    }
+    ep_stats_sort(ratios, num);
+    return ep_stats_median_sorted(ratios, num);
+}
+
+static double median_of(const double *values, int num)
+{
+    double sorted[MAX_SAMPLES] = {0};
+    memcpy(sorted, values, (size_t)num * sizeof *sorted);
+    ep_stats_sort(sorted, num);
+    return ep_stats_median_sorted(sorted, num);
+}
+
+static void evaluate_row(const struct block *block, int64_t tokens, const struct samples *samples,
+                         struct ep_kernels_row *row)
+{
+    const struct ep_gemm_shape shape = {1, block->k, block->n, block->dtype};
+    const int num = samples->num;
+    *row = (struct ep_kernels_row){.model = block->shape->model,
+                                   .matrix = block->matrix,
+                                   .dtype = block->dtype,
+                                   .tokens = tokens,
+                                   .k = block->k,
+                                   .n = block->n,
+                                   .num_backends = block->num_backends,
+                                   .default_idx = block->default_idx,
+                                   .num_samples = num};
+    row->flops = ep_gemm_flops(&shape, tokens);
+    row->bytes = ep_gemm_bytes(&shape, 1, tokens);
+    row->weight_bytes =
+        (double)block->k * (double)block->n * (double)ep_dtype_element_bytes(block->dtype);
+    const double peak_s_per_flop = 1.0 / ep_kernels_peak_flops(block->peaks, block->dtype);
+    const double read_s_per_byte = 1.0 / (double)block->peaks->slice_bytes;
+    double bound_s[MAX_SAMPLES] = {0}, compute_s[MAX_SAMPLES] = {0};
+    double weights_s[MAX_SAMPLES] = {0};
+    for (int i = 0; i < num; i++) {
+        compute_s[i] = row->flops * samples->max_s[0][i] * peak_s_per_flop;
+        weights_s[i] = row->weight_bytes * samples->max_s[1][i] * read_s_per_byte;
+        bound_s[i] = fmax(compute_s[i], row->bytes * samples->max_s[1][i] * read_s_per_byte);
+    }
+    row->peak_flops_per_s = row->flops / median_of(compute_s, num);
+    row->weights_s = median_of(weights_s, num);
+    row->read_bytes_per_s = row->weight_bytes / row->weights_s;
+    row->bound_s = median_of(bound_s, num);
+    const double *own_s = samples->max_s[2 + block->default_idx];
+    row->share_peak = median_ratio(compute_s, own_s, num);
+    row->share_roofline = median_ratio(bound_s, own_s, num);
+    row->share_read = median_ratio(weights_s, own_s, num);
+    row->share_best = 1.0;
+    for (int b = 0; b < block->num_backends; b++) {
+        const double *other_s = samples->max_s[2 + b];
+        row->backends[b] = block->sets[b]->key.backend->name;
+        row->median_s[b] = median_of(other_s, num);
+        if (b != block->default_idx) {
+            row->share_best = fmin(row->share_best, median_ratio(other_s, own_s, num));
+        }
+    }
+}
+
+/* Fill a record's samples and common keys; collective. */
+static enum ep_status add_samples(struct block *block, const double *max_s, double *local_s,
+                                  int num, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_os_counters none = {.steal_s = NAN};
+    struct ep_harness_result result = {.num = num, .stop = EP_STOP_BUDGET};
+    double copy_s[MAX_SAMPLES];
+    memcpy(copy_s, max_s, (size_t)num * sizeof *copy_s);
+    result.samples_s = copy_s;
+    result.local_s = local_s;
+    result.local_median_s = median_of(local_s, num);
+    result.warmup_s = NAN;
+    EP_TRY(ep_session_begin_record(block->session, block->session->world, record));
+    EP_TRY(ep_session_set_samples(block->session, block->session->world, &result, &none, record));
+    record->warmup_s = NAN;
+    record->steal_s = NAN;
+    record->context_switches = EP_RECORD_ABSENT;
+    record->page_faults = EP_RECORD_ABSENT;
+    record->visit_idx = 0;
+    EP_TRY(ep_record_set_text(&record->buffers, "cold"));
+    EP_TRY(ep_record_set_text(&record->pages, "thp"));
+out:
+    return status;
+}
+
+static enum ep_status add_gemm_record(struct block *block, const struct ep_kernels_row *row, int b,
+                                      struct samples *samples)
+{
+    enum ep_status status = EP_OK;
+    struct ep_record record;
+    const int64_t ranks = ep_comm_size(block->session->world);
+    const bool by_peak = row->flops / row->bound_s > 0.999 * row->peak_flops_per_s;
+    ep_record_init(&record, EP_RECORD_KERNELS);
+    EP_TRY(add_samples(block, samples->max_s[2 + b], samples->local_s[2 + b], samples->num,
+                       &record));
+    EP_TRY(ep_record_set_text(&record.case_name,
+                              "kernels/gemm/%s/%s/%s/%s/tokens:%" PRId64 "/ranks:%" PRId64,
+                              row->backends[b], ep_dtype_name(row->dtype), row->model, row->matrix,
+                              row->tokens, ranks));
+    EP_TRY(ep_record_set_text(&record.kernel, "gemm"));
+    EP_TRY(ep_record_set_text(&record.model, "%s", row->model));
+    EP_TRY(ep_record_set_text(&record.dtype, "%s", ep_dtype_name(row->dtype)));
+    EP_TRY(ep_record_set_text(&record.bound_name, by_peak ? "peak" : "read bandwidth"));
+    EP_TRY(ep_record_set_text(&record.gemm.backend, "%s", row->backends[b]));
+    EP_TRY(ep_record_set_text(&record.gemm.dtype, "%s", ep_dtype_name(row->dtype)));
+    record.bound_s = row->bound_s;
+    record.gemm.m = row->tokens;
+    record.gemm.n = row->n;
+    record.gemm.k = row->k;
+    record.gemm.groups = 1;
+    record.gemm.weights_cold = 1;
+    record.gemm.ranks_active = ranks;
+    record.gemm.flops = row->flops;
+    record.gemm.bytes = row->bytes;
+    record.flops_per_s = row->flops / row->median_s[b];
+    record.moved_bytes = row->bytes;
+    EP_TRY(ep_session_add_record(block->session, &record));
+out:
+    ep_record_fini(&record);
+    return status;
+}
+
+/* The peak and the read bandwidth under the rows of one block. */
+static enum ep_status add_peak_record(struct block *block, bool is_read, struct samples *samples)
+{
+    enum ep_status status = EP_OK;
+    struct ep_record record;
+    const int c = is_read ? 1 : 0;
+    const char *loop =
+        is_read ? block->peaks->read->name : block->peaks->loops[block->dtype]->name;
+    ep_record_init(&record, EP_RECORD_KERNELS);
+    EP_TRY(add_samples(block, samples->max_s[c], samples->local_s[c], samples->num, &record));
+    EP_TRY(ep_record_set_text(&record.case_name, "kernels/%s/%s/%s/ranks:%d",
+                              is_read ? "membw" : "peak", loop, ep_dtype_name(block->dtype),
+                              ep_comm_size(block->session->world)));
+    EP_TRY(ep_record_set_text(&record.kernel, "%s", is_read ? "read" : "peak"));
+    EP_TRY(ep_record_set_text(&record.dtype, "%s", ep_dtype_name(block->dtype)));
+    if (is_read) {
+        record.working_set_bytes = block->peaks->buffer_bytes;
+        record.moved_bytes = (double)block->peaks->slice_bytes;
+        record.bw_bytes_per_s = record.moved_bytes / record.median_s;
+    } else {
+        record.flops_per_s = ep_kernels_peak_flops(block->peaks, block->dtype) / record.median_s;
+    }
+    EP_TRY(ep_session_add_record(block->session, &record));
+out:
+    ep_record_fini(&record);
+    return status;
+}
+
+static enum ep_status run_row(struct block *block, int64_t tokens, bool is_first, FILE *out,
+                              json_t *json, int64_t *num_short)
+{
+    enum ep_status status = EP_OK;
+    struct ep_kernels_row row;
+    struct samples *samples = calloc(1, sizeof *samples);
+    status = samples == NULL ? ep_error_set(EP_ENOMEM, "no memory for samples") : EP_OK;
+    EP_TRY(ep_comm_agree(block->session->world, status));
+    EP_TRY(measure_row(block, tokens, samples));
+    evaluate_row(block, tokens, samples, &row);
+    if (is_first) {
+        EP_TRY(add_peak_record(block, false, samples));
+        EP_TRY(add_peak_record(block, true, samples));
+    }
+    for (int b = 0; b < block->num_backends; b++) {
+        EP_TRY(add_gemm_record(block, &row, b, samples));
+    }
+    *num_short += ep_kernels_row_is_short(&row);
+    if (ep_comm_is_root(block->session->world)) {
+        ep_kernels_row_print(&row, out);
+        if (json != NULL) {
+            status = ep_kernels_row_to_json(&row, json);
+        }
+    }
+    EP_TRY(ep_comm_agree(block->session->world, status));
+out:
+    free(samples);
+    return status;
+}
+
+static enum ep_status run_block(struct block *block, FILE *out, json_t *json, int64_t *num_short,
+                                bool *interrupted)
+{
+    enum ep_status status = EP_OK;
+    EP_TRY(block_init(block));
+    if (ep_comm_is_root(block->session->world)) {
+        ep_kernels_row_print_head(block->sets, block->num_backends, out);
+    }
+    for (int64_t t = 0; t < block->grid->num_tokens && !*interrupted; t++) {
+        EP_TRY(run_row(block, block->grid->tokens[t], t == 0, out, json, num_short));
+        EP_TRY(ep_session_interrupted(block->session, interrupted));
+    }
+out:
+    block_fini(block);
+    return status;
+}
+
+enum ep_status ep_kernels_table_run(struct ep_session *session, const struct ep_kernels_grid *grid,
+                                    FILE *out, json_t *json, int64_t *num_short)
+{
+    enum ep_status status = EP_OK;
+    struct ep_kernels_peaks *peaks = NULL;
+    bool interrupted = false;
+    *num_short = 0;
+    EP_TRY(ep_kernels_peaks_create(session, &peaks));
+    if (ep_comm_is_root(session->world)) {
+        ep_kernels_print_legend(peaks, ep_comm_size(session->world), out);
+    }
+    for (int64_t s = 0; s < grid->num_shapes; s++) {
+        const struct ep_kernels_shape *shape = &grid->shapes[s];
+        for (int64_t i = 0; i < 2 * grid->num_dtypes && !interrupted; i++) {
+            const bool is_w2 = i % 2 == 1;
+            const int64_t inner = shape->gated ? 2 * shape->ffn : shape->ffn;
+            struct block block = {.session = session,
+                                  .peaks = peaks,
+                                  .grid = grid,
+                                  .shape = shape,
+                                  .matrix = is_w2 ? "w2" : "w13",
+                                  .dtype = grid->dtypes[i / 2],
+                                  .k = is_w2 ? shape->ffn : shape->hidden,
+                                  .n = is_w2 ? shape->hidden : inner};
+            EP_TRY(run_block(&block, out, json, num_short, &interrupted));
+        }
+    }
+out:
+    ep_kernels_peaks_destroy(peaks);
+    return status;
+}

@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# epbench kernels: the exact form on tiny shapes, records, the table, and bad input.
+cd "$EPBENCH_TEST_DIR/cli_kernels"
+tiny="--hidden 48 --ffn 32 --tokens 1,3"
+EPBENCH_LAUNCHER="mpirun --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none"
+export EPBENCH_LAUNCHER
+
+is_json() { # where there is a parser: one document and nothing else
+    if command -v jq >/dev/null; then
+        jq -e . "$1" >/dev/null || { echo "$1 is not JSON"; exit 1; }
+    fi
+    [ "$(head -c 1 "$1")" = "${2:-{}" ] || { echo "$1 does not begin with ${2:-{}"; exit 1; }
+}
+
+fails() { # EXIT-STATUS TEXT ARGUMENTS...
+    want=$1 text=$2
+    shift 2
+    status=0
+    "$EPBENCH" kernels -n 1 "$@" >out 2>err || status=$?
+    [ "$status" = "$want" ] || { echo "$*: exit $status, expected $want"; cat err; exit 1; }
+    grep -qF -- "$text" err || { echo "$*: no '$text' in:"; cat err; exit 1; }
+    [ ! -s out ] || { echo "$*: wrote on stdout"; cat out; exit 1; }
+}
+
+# 2 dtypes x 2 matrices x 2 token counts by ref and the default, each on one rank and on both:
+# 32 cases of 2 repetitions; permuted, FFN and peak benchmarks are left out by the filter.
+"$EPBENCH" kernels -n 2 $tiny --backends ref,default --benchmark_repetitions=2 \
+    --benchmark_filter=gemm --benchmark_format=json -o run >gemm.json
+is_json gemm.json
+[ "$(grep -c '"run_type": "iteration"' gemm.json)" = 64 ]
+[ "$(grep -c '"name": "gemm/.*_median"' gemm.json)" = 32 ]
+! grep -q '"name": "\(ffn\|peak\|permute\)' gemm.json
+! grep -q '"library_build_type": "debug"' gemm.json
+grep -q '"epbench_flags":' gemm.json
+grep -q '"flops_per_s":' gemm.json
+[ "$(wc -l <run/records.jsonl)" = 32 ]
+[ "$(grep -c '"kind": *"kernels"' run/records.jsonl)" = 32 ]
+[ "$(grep -c '"ranks_active": *2' run/records.jsonl)" = 16 ]
+# 2 m n k of w13: n = 2 x 32 (gate and up), k = 48, m = 3
+grep -q '"flops": *18432' run/records.jsonl
+
+# The other kinds, without a launcher line of their own, once each.
+"$EPBENCH" kernels -n 1 $tiny --backends default --benchmark_repetitions=1 \
+    --benchmark_filter='^(ffn|permute|unpermute|peak|membw/[^/]*/16KiB|copy/[^/]*/16KiB)' \
+    --benchmark_format=csv >all.csv
+for name in ffn/ permute/ unpermute/ peak/ membw/ copy/; do
+    grep -q "^\"$name" all.csv || { echo "no $name"; cat all.csv; exit 1; }
+done
+"$EPBENCH" kernels -n 2 $tiny --benchmark_list_tests=true --benchmark_filter=gemm/ref --backends ref \
+    >list
+[ "$(wc -l <list)" = 16 ]
+
+# The table: head, a row for each of 2 matrices x 2 token counts, records of each back end and of
+# peak and read bandwidth per block.
+"$EPBENCH" kernels -n 2 --gemm-table $tiny --dtype fp32 --backends ref,default --row-time 1ms \
+    --min-samples 2 -o table --json rows.json >table.txt
+[ "$(grep -c '^custom' table.txt)" = 4 ]
+grep -q 'rows short of what is asked' table.txt
+is_json rows.json '['
+[ "$(grep -c '"weights_once_s":' rows.json)" = 4 ]
+[ "$(grep -c '"kernel": *"gemm"' table/records.jsonl)" = 8 ]
+[ "$(grep -c '"kernel": *"\(peak\|read\)"' table/records.jsonl)" = 4 ]
+
+fails 2 "did you mean 'onednn'" --backends onedn
+fails 2 "both --hidden and --ffn" --hidden 8
+fails 2 "moved, not multiplied" --dtype fp8
+fails 2 "--tokens" --tokens 0
+fails 2 "extended regular expression" --benchmark_filter='('
+fails 2 "no benchmark matches" $tiny --benchmark_filter=nosuch
+fails 2 "--benchmark_repetitions" --benchmark_repetitions=0
+fails 2 "--benchmark_nosuch" --benchmark_nosuch=1
+fails 2 "one thread per rank" --threads 2
+fails 2 "--gemm-table" --json -
+fails 2 "'deepseek-v3'" --model deepseek-v33
