@@ -461,15 +461,12 @@ static void describe_common(const struct reader *r, hwloc_obj_t common, int64_t 
     }
 }
 
-static struct ep_machine_class class_of(const struct reader *r, int64_t i, int64_t k)
+static struct ep_machine_class class_of(const struct reader *r, hwloc_obj_t common, int64_t a,
+                                        int64_t b)
 {
     const struct ep_machine *m = r->machine;
     struct ep_machine_class class = {.slit = 0};
-    const int64_t a = m->cores[i].numa;
-    const int64_t b = m->cores[k].numa;
-    describe_common(r, hwloc_get_common_ancestor_obj(r->topology, r->core_objs[i],
-                                                     r->core_objs[k]),
-                    a, &class);
+    describe_common(r, common, a, &class);
     /* Two cores without a home are not on the same node. */
     class.same_numa = a >= 0 && a == b;
     if (class.same_numa) {
@@ -490,9 +487,20 @@ static enum ep_status read_classes(struct reader *r, const char *what)
         return ep_error_set(EP_ENOMEM, "%s: no memory for %" PRId64 " cores squared", what, n);
     }
     for (int64_t i = 0; i < n; i++) {
+        /* runs of neighbours have the same common object: do not describe it again */
+        hwloc_obj_t last_common = NULL;
+        int64_t last_numa = -1;
+        int64_t found = -1;
         for (int64_t k = i + 1; k < n; k++) {
-            const struct ep_machine_class class = class_of(r, i, k);
-            const int64_t found = ep_machine_find_class(m, &class);
+            hwloc_obj_t common = hwloc_get_common_ancestor_obj(r->topology, r->core_objs[i],
+                                                               r->core_objs[k]);
+            if (common != last_common || m->cores[k].numa != last_numa) {
+                const struct ep_machine_class class =
+                    class_of(r, common, m->cores[i].numa, m->cores[k].numa);
+                found = ep_machine_find_class(m, &class);
+                last_common = common;
+                last_numa = m->cores[k].numa;
+            }
             if (found < 0) {
                 return ep_error_set(EP_EINVAL,
                                     "%s: more than %d classes of core pairs; its NUMA "
