@@ -372,27 +372,33 @@ static void summarize_point(const struct sweep *s, double *scratch, struct ep_li
     p->bw_bytes_per_s = (double)p->size_bytes / p->time_s;
 }
 
-/* fmax takes the number where the other is NaN. */
+/* Latency is the ping-pong's and bandwidth the windows': a link that gathers credit while idle (a
+ * token bucket, say) lets a ping-pong run faster than it can go on. fmax takes the number where the
+ * other is NaN. */
 static void fold_point(const struct sweep *s, const struct ep_links_point *p,
                        struct ep_links_level *level)
 {
     const bool is_smallest = p->size_bytes == s->sizes[0];
-    const bool is_latency = p->pattern == EP_LINKS_PINGPONG && is_smallest;
-    const double large = p->size_bytes == s->sizes[s->num_sizes - 1] ? p->bw_bytes_per_s : NAN;
+    const bool is_largest = p->size_bytes == s->sizes[s->num_sizes - 1];
+    if (p->pattern == EP_LINKS_PINGPONG && is_smallest) {
+        *(p->all_at_once ? &level->all_latency_s : &level->latency_s) = p->time_s;
+    }
     if (p->all_at_once) {
         level->concurrent_pairs = p->concurrent_pairs;
-        level->all_bw_bytes_per_s = fmax(level->all_bw_bytes_per_s, p->bw_bytes_per_s);
-        level->all_large_bw_bytes_per_s = fmax(level->all_large_bw_bytes_per_s, large);
-        level->all_latency_s = is_latency ? p->time_s : level->all_latency_s;
+    }
+    if (p->pattern != EP_LINKS_WINDOW) {
         return;
     }
-    if (p->bw_bytes_per_s > level->bw_bytes_per_s ||
-        (isnan(level->bw_bytes_per_s) && !isnan(p->bw_bytes_per_s))) {
-        level->bw_bytes_per_s = p->bw_bytes_per_s;
-        level->bw_size_bytes = p->size_bytes;
+    if (p->all_at_once) {
+        level->all_bw_bytes_per_s = fmax(level->all_bw_bytes_per_s, p->bw_bytes_per_s);
+        level->all_large_bw_bytes_per_s = is_largest ? p->bw_bytes_per_s
+                                                     : level->all_large_bw_bytes_per_s;
+        return;
     }
-    level->large_bw_bytes_per_s = fmax(level->large_bw_bytes_per_s, large);
-    level->latency_s = is_latency ? p->time_s : level->latency_s;
+    level->large_bw_bytes_per_s = is_largest ? p->bw_bytes_per_s : level->large_bw_bytes_per_s;
+    const double best = fmax(level->bw_bytes_per_s, p->bw_bytes_per_s);
+    level->bw_size_bytes = best == p->bw_bytes_per_s ? p->size_bytes : level->bw_size_bytes;
+    level->bw_bytes_per_s = best;
 }
 
 static bool has_group(const struct sweep *s, int64_t level, bool all_at_once)

@@ -51,11 +51,11 @@ struct ep_links_point {
 struct ep_links_level {
     int64_t level;
     double latency_s;              /* smallest size, ping-pong, one pair at a time */
-    double bw_bytes_per_s;         /* best size and pattern, one pair at a time, one way */
+    double bw_bytes_per_s;         /* best size of windows, one pair at a time, one way */
     int64_t bw_size_bytes;         /* that size */
-    double large_bw_bytes_per_s;   /* largest size, better pattern, one pair at a time, one way */
+    double large_bw_bytes_per_s;   /* largest size of windows, one pair at a time, one way */
     int64_t concurrent_pairs;      /* 0: no second pair without a common rank */
-    double all_bw_bytes_per_s;     /* best size and pattern, all at once, each pair */
+    double all_bw_bytes_per_s;     /* best size of windows, all at once, each pair */
     double all_large_bw_bytes_per_s; /* the same of the largest size */
     double all_latency_s;          /* smallest size, ping-pong, all at once */
 };

@@ -38,24 +38,36 @@ static enum ep_status add_notes(json_t *object, const struct ep_record_notes *no
 
 /* --- levels and ports ------------------------------------------------------------------------ */
 
+static bool is_window(const struct ep_link_point *point)
+{
+    return point->pattern != NULL && strcmp(point->pattern, "window") == 0;
+}
+
 /* One level: its points, and the figures that most readers want: latency of the smallest message
- * and best bandwidth of one pair alone, and of each pair when most run at once. */
+ * and best bandwidth of one pair alone, and of each pair when most run at once. Latency is not read
+ * off windows, whose messages overlap; nor bandwidth off a ping-pong where there are windows, since
+ * a link that gathers credit while idle shows more than it can keep up. */
 static enum ep_status add_level(json_t *levels, const struct ep_link_point *points, int64_t num)
 {
     enum ep_status status = EP_OK;
     const struct ep_link_point *small = NULL, *fast = NULL, *crowded = NULL;
     json_t *level = json_object();
     json_t *list = json_array();
+    bool has_windows = false;
+    for (int64_t i = 0; i < num; i++) {
+        has_windows = has_windows || is_window(&points[i]);
+    }
     for (int64_t i = 0; i < num; i++) {
         const struct ep_link_point *p = &points[i];
         const bool alone = p->concurrent_pairs == 1;
-        if (alone && (small == NULL || p->size_bytes < small->size_bytes)) {
+        const bool tells_bw = is_window(p) || !has_windows;
+        if (alone && !is_window(p) && (small == NULL || p->size_bytes < small->size_bytes)) {
             small = p;
         }
-        if (alone && (fast == NULL || p->bw_bytes_per_s > fast->bw_bytes_per_s)) {
+        if (alone && tells_bw && (fast == NULL || p->bw_bytes_per_s > fast->bw_bytes_per_s)) {
             fast = p;
         }
-        if (!alone && (crowded == NULL || p->concurrent_pairs > crowded->concurrent_pairs ||
+        if (!alone && tells_bw && (crowded == NULL || p->concurrent_pairs > crowded->concurrent_pairs ||
                        (p->concurrent_pairs == crowded->concurrent_pairs &&
                         p->bw_bytes_per_s > crowded->bw_bytes_per_s))) {
             crowded = p;
