@@ -64,6 +64,7 @@ static enum ep_status fill_record(const struct ep_kernels_case *one, double begi
     EP_TRY(ep_record_set_text(&record->cadence, "barrier"));
     EP_TRY(ep_record_set_text(&record->stop_reason, "fixed"));
     record->visit_idx = 0;
+    record->ranks_active = one->ranks_active;
     record->start_utc_s = begin_s;
     record->warmup_s = NAN;
     if (one->flops > 0.0) {

@@ -316,6 +316,7 @@ static enum ep_status add_gemm_record(struct block *block, const struct ep_kerne
     record.gemm.k = row->k;
     record.gemm.groups = 1;
     record.gemm.weights_cold = 1;
+    record.ranks_active = ranks;
     record.gemm.ranks_active = ranks;
     record.gemm.flops = row->flops;
     record.gemm.bytes = row->bytes;
