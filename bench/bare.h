@@ -10,15 +10,15 @@
 /** One size. Ratios are medians over repetitions of paired times, with their 95 % interval. */
 struct ep_bare_row {
     int64_t pair_bytes;  /* bytes per pair of ranks, on average */
-    int64_t num;         /* repetitions of each of the three */
+    int64_t num;         /* repetitions, each of two calls of both kinds */
     double exchange_s;   /* median of the exchange phase, timed as `epbench comm` times it */
     double bare_s;       /* median of the bare call */
     double ratio, low, high;                         /* exchange phase / bare */
     double control_ratio, control_low, control_high; /* bare / bare again */
 };
 
-/** Measure one size: uniform routing, one expert per rank. In each repetition the phase, the bare call
- *  and the bare call again run in an order drawn anew, nothing else between them; rows are verified
+/** Measure one size: uniform routing, one expert per rank. In each repetition the phase runs twice
+ *  and the bare call twice, in an order drawn anew, nothing else between them; rows are verified
  *  afterwards. budget_s bounds the time, at least 100 repetitions. Collective over the world. */
 EP_MUST_CHECK enum ep_status ep_bare_measure(struct ep_session *session, int64_t pair_bytes,
                                              double budget_s, struct ep_bare_row *row);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* epbench comm: dispatch and combine over a sweep of skew, top-k, tokens and transports. */
 #include "base/options.h"
+#include "bench/bare.h"
 #include "bench/comm_sweep.h"
 
 #include <stdio.h>
@@ -47,6 +48,9 @@ enum ep_status ep_cmd_comm(int argc, char **argv)
     EP_TRY(ep_comm_sweep_create(&input.comm, &sweep));
     input.session.keep = false;
     EP_TRY(ep_session_open(argc, argv, &input.session, &session));
+    if (input.comm.bare_s > 0 && ep_comm_size(session->world) > 1) {
+        EP_TRY(ep_bare_run(session, input.comm.bare_s, stdout));
+    }
     EP_TRY(ep_comm_sweep_run(sweep, session));
     if (session->writes && ep_comm_is_root(session->world)) {
         fprintf(stderr, "records: %s\n", session->dir.path);

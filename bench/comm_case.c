@@ -31,12 +31,6 @@ static enum ep_status run_whole(void *ctx)
     return ep_transport_run(v->setting.point->transport, v->op, v->state);
 }
 
-static enum ep_status run_phase(void *ctx, int phase)
-{
-    struct visit *v = ctx;
-    return v->setting.point->transport->ops[v->op].phases[phase].run(v->state);
-}
-
 /* Reads and writes more than the last-level cache holds. */
 static enum ep_status empty_caches(void *ctx)
 {
@@ -187,13 +181,16 @@ static enum ep_status measure_op(struct ep_session *s, struct visit *v,
     struct ep_harness_phases phases = {0};
     struct ep_check check = {0};
     const struct ep_harness_env env = ep_comm_harness_env(comm);
-    const struct ep_harness_work work = {
+    struct ep_harness_work work = {
         .run = run_whole,
-        .run_phase = run_phase,
-        .num_phases = transport->ops[v->op].num_phases,
         .prepare = v->flush != NULL ? empty_caches : NULL,
         .ctx = v,
+        .num_phases = transport->ops[v->op].num_phases,
+        .phase_ctx = v->state,
     };
+    for (int i = 0; i < work.num_phases; i++) {
+        work.phases[i] = transport->ops[v->op].phases[i].run;
+    }
     const struct ep_harness_plan plan = plan_of(s, effort, time_s);
     EP_TRY(ep_session_begin_record(s, comm, record));
     const struct ep_os_counters before = ep_os_counters_read();

@@ -28,7 +28,8 @@ enum {
     KEY_WARMUP,
     KEY_ITERS,
     KEY_CASE_TIME,
-    KEY_TIME
+    KEY_TIME,
+    KEY_BARE
 };
 
 static const struct argp_option options[] = {
@@ -63,6 +64,8 @@ static const struct argp_option options[] = {
     {"warmup", KEY_WARMUP, "N", 0, "repetitions before samples (default 3)", 3},
     {"iters", KEY_ITERS, "N", 0, "samples at most (default: as the interval needs)", 3},
     {"cold", KEY_COLD, NULL, 0, "empty the caches before every repetition", 3},
+    {"bare", KEY_BARE, "TIME", 0,
+     "also hold the exchange phase against a bare MPI_Alltoallv for that long", 3},
     {"check", KEY_CHECK, "0|1", 0, "verify every row of every case (default 1)", 3},
     {0},
 };
@@ -129,6 +132,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TIME:
         status = ep_parse_time(arg, "--time", &o->budget_s);
+        break;
+    case KEY_BARE:
+        status = ep_parse_time(arg, "--bare", &o->bare_s);
         break;
     case ARGP_KEY_SUCCESS:
         if (o->tokens != NULL && o->tokens_per_rank != NULL) {

@@ -19,6 +19,7 @@ struct ep_comm_options {
     int64_t max_samples, warmup;
     double case_s;      /* time of one visit of one case, both operations */
     double budget_s;    /* time of the whole sweep; 0 = no limit */
+    double bare_s;      /* time for the comparison with a bare call; 0 = none */
     bool quiet;         /* no table at the end (set by `run`) */
 };
 

@@ -20,15 +20,18 @@ struct ep_harness_env {
     void *ctx;
 };
 
+enum { EP_HARNESS_MAX_PHASES = 8 };
+
 /** What is timed. All hooks are called by every rank in the same order. */
 struct ep_harness_work {
     enum ep_status (*run)(void *ctx); /* the whole operation, once */
-    /* Phase `phase` of the operation, 0 <= phase < num_phases; run = all phases in order. */
-    enum ep_status (*run_phase)(void *ctx, int phase);
-    int num_phases; /* 0: cannot be split, run_phase is not called */
     /* Untimed, before every repetition (cold buffers); NULL = nothing to do. */
     enum ep_status (*prepare)(void *ctx);
-    void *ctx;
+    void *ctx; /* of run and prepare */
+    /* The operation's phases in order; called directly, so that no call of ours is timed with them. */
+    enum ep_status (*phases[EP_HARNESS_MAX_PHASES])(void *phase_ctx);
+    int num_phases; /* 0: cannot be split */
+    void *phase_ctx;
 };
 
 enum ep_cadence {

@@ -5,28 +5,68 @@
 #include "bench/comm_mpi.h"
 #include "bench/xfer_copies.h"
 
+#include <limits.h>
 #include <stdlib.h>
+
+/* MPI's arguments for one row type: all counts and starts are in units of `type`. */
+struct call {
+    MPI_Datatype type; /* MPI_BYTE; one whole row where bytes would not fit MPI's int */
+    MPI_Datatype row;  /* committed; MPI_DATATYPE_NULL if not needed */
+    int *send_count, *send_start, *recv_count, *recv_start; /* [num_ranks] each */
+};
 
 struct state {
     struct ep_copies copies; /* first: shared phases take the state for it */
-    MPI_Datatype row, combine_row; /* a row is one element, so that counts are rows */
-    int64_t *rows;                 /* [2][num_ranks] sent to, received from each rank */
-    int *send_count, *send_start, *recv_count, *recv_start; /* [num_ranks] each, in rows */
+    struct call calls[EP_NUM_OPS];
+    MPI_Comm handle;
+    int64_t *rows; /* [2][num_ranks] sent to, received from each rank in a dispatch */
 };
 
-/* What is sent: rows_to[r] rows of row_bytes to every rank r, self included; the copies basis. Bytes
- * are counted from the same routing by kernels/traffic.c, remote pairs only. */
+/* A library's path for derived types costs tens of ns a call: bytes wherever they fit. */
+static enum ep_status fill_call(const struct state *s, int64_t row_bytes, struct call *call)
+{
+    enum ep_status status = EP_OK;
+    const int num_ranks = s->copies.num_ranks;
+    const int64_t *rows_to = s->rows;
+    const int64_t *rows_from = s->rows + num_ranks;
+    int64_t sent = 0;
+    int64_t received = 0;
+    for (int r = 0; r < num_ranks; r++) {
+        sent += rows_to[r];
+        received += rows_from[r];
+    }
+    const int64_t most = sent > received ? sent : received;
+    const bool in_bytes = most <= INT_MAX / row_bytes;
+    const int64_t units = in_bytes ? row_bytes : 1;
+    const int64_t scaled[1] = {most * units};
+    int ignored = 0;
+    EP_TRY(ep_comm_to_int(scaled, 1, "alltoallv: rows of one rank", &ignored));
+    if (!in_bytes && call->row == MPI_DATATYPE_NULL) {
+        EP_TRY(ep_comm_type_of_row(row_bytes, &call->row));
+    }
+    call->type = in_bytes ? MPI_BYTE : call->row;
+    int send_start = 0;
+    int recv_start = 0;
+    for (int r = 0; r < num_ranks; r++) {
+        call->send_count[r] = (int)(rows_to[r] * units);
+        call->recv_count[r] = (int)(rows_from[r] * units);
+        call->send_start[r] = send_start;
+        call->recv_start[r] = recv_start;
+        send_start += call->send_count[r];
+        recv_start += call->recv_count[r];
+    }
+out:
+    return status;
+}
+
+/* What is sent: rows[r] rows of row_bytes to every rank r, self included; the copies basis. Bytes are
+ * counted from the same routing by kernels/traffic.c, remote pairs only. */
 static enum ep_status find_rows(struct state *s)
 {
     enum ep_status status = EP_OK;
     struct ep_copies *c = &s->copies;
-    int64_t *rows_to = s->rows;
-    int64_t *rows_from = s->rows + c->num_ranks;
-    ep_copies_send_rows(c, rows_to);
-    ep_copies_recv_rows(c, rows_from);
-    EP_TRY(ep_comm_to_int(rows_to, c->num_ranks, "alltoallv: rows to one rank", s->send_count));
-    EP_TRY(ep_comm_to_int(rows_from, c->num_ranks, "alltoallv: rows from one rank",
-                          s->recv_count));
+    ep_copies_send_rows(c, s->rows);
+    ep_copies_recv_rows(c, s->rows + c->num_ranks);
     int64_t sent = 0;
     for (int64_t key = 0; key < c->num_keys; key++) {
         c->send_start[key] = sent;
@@ -37,14 +77,8 @@ static enum ep_status find_rows(struct state *s)
         c->recv_start[block] = received;
         received += c->recv_count[block];
     }
-    const int64_t most[2] = {sent, received};
-    int ignored[2];
-    EP_TRY(ep_comm_to_int(most, 2, "alltoallv: rows of one rank", ignored));
-    s->send_start[0] = s->recv_start[0] = 0;
-    for (int r = 1; r < c->num_ranks; r++) {
-        s->send_start[r] = s->send_start[r - 1] + s->send_count[r - 1];
-        s->recv_start[r] = s->recv_start[r - 1] + s->recv_count[r - 1];
-    }
+    EP_TRY(fill_call(s, c->exchange->row_bytes, &s->calls[EP_OP_DISPATCH]));
+    EP_TRY(fill_call(s, c->exchange->combine_row_bytes, &s->calls[EP_OP_COMBINE]));
 out:
     return status;
 }
@@ -58,21 +92,22 @@ static enum ep_status run_counts(void *state)
 
 static enum ep_status run_exchange(void *state)
 {
-    struct state *s = state;
-    return ep_comm_check(MPI_Alltoallv(s->copies.send, s->send_count, s->send_start, s->row,
-                                       s->copies.recv, s->recv_count, s->recv_start, s->row,
-                                       ep_comm_handle(s->copies.exchange->comm)),
+    const struct state *s = state;
+    const struct call *c = &s->calls[EP_OP_DISPATCH];
+    return ep_comm_check(MPI_Alltoallv(s->copies.send, c->send_count, c->send_start, c->type,
+                                       s->copies.recv, c->recv_count, c->recv_start, c->type,
+                                       s->handle),
                          "MPI_Alltoallv of rows");
 }
 
 /* The transpose: what came in goes back, into the places of the send buffer. */
 static enum ep_status run_combine_exchange(void *state)
 {
-    struct state *s = state;
-    return ep_comm_check(MPI_Alltoallv(s->copies.recv, s->recv_count, s->recv_start,
-                                       s->combine_row, s->copies.send, s->send_count,
-                                       s->send_start, s->combine_row,
-                                       ep_comm_handle(s->copies.exchange->comm)),
+    const struct state *s = state;
+    const struct call *c = &s->calls[EP_OP_COMBINE];
+    return ep_comm_check(MPI_Alltoallv(s->copies.recv, c->recv_count, c->recv_start, c->type,
+                                       s->copies.send, c->send_count, c->send_start, c->type,
+                                       s->handle),
                          "MPI_Alltoallv of results");
 }
 
@@ -82,35 +117,43 @@ static void destroy(void *state)
     if (s == NULL) {
         return;
     }
-    if (s->row != MPI_DATATYPE_NULL) {
-        MPI_Type_free(&s->row);
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        if (s->calls[op].row != MPI_DATATYPE_NULL) {
+            MPI_Type_free(&s->calls[op].row);
+        }
+        free(s->calls[op].send_count);
     }
-    if (s->combine_row != MPI_DATATYPE_NULL) {
-        MPI_Type_free(&s->combine_row);
-    }
-    free(s->send_count);
     free(s->rows);
     ep_copies_fini(&s->copies);
     free(s);
 }
 
+static enum ep_status allocate(size_t num_ranks, struct state **state)
+{
+    struct state *s = calloc(1, sizeof *s);
+    *state = s;
+    if (s == NULL) {
+        return ep_error_set(EP_ENOMEM, "alltoallv: no memory");
+    }
+    bool all = (s->rows = calloc(2 * num_ranks, sizeof *s->rows)) != NULL;
+    for (int op = 0; op < EP_NUM_OPS; op++) {
+        struct call *c = &s->calls[op];
+        c->type = c->row = MPI_DATATYPE_NULL;
+        c->send_count = calloc(4 * num_ranks, sizeof *c->send_count);
+        all = all && c->send_count != NULL;
+        c->send_start = c->send_count + num_ranks;
+        c->recv_count = c->send_count + 2 * num_ranks;
+        c->recv_start = c->send_count + 3 * num_ranks;
+    }
+    return all ? EP_OK : ep_error_set(EP_ENOMEM, "alltoallv: no memory for %zu ranks", num_ranks);
+}
+
 static enum ep_status create(const struct ep_exchange *exchange, void **state)
 {
     enum ep_status status = EP_OK;
-    const size_t num_ranks = (size_t)ep_comm_size(exchange->comm);
-    struct state *s = calloc(1, sizeof *s);
-    if (s != NULL) {
-        s->row = s->combine_row = MPI_DATATYPE_NULL;
-        s->rows = calloc(2 * num_ranks, sizeof *s->rows);
-        s->send_count = calloc(4 * num_ranks, sizeof *s->send_count);
-    }
-    if (s == NULL || s->rows == NULL || s->send_count == NULL) {
-        status = ep_error_set(EP_ENOMEM, "alltoallv: no memory for %zu ranks", num_ranks);
-    }
-    EP_TRY(ep_comm_agree(exchange->comm, status));
-    s->send_start = s->send_count + num_ranks;
-    s->recv_count = s->send_start + num_ranks;
-    s->recv_start = s->recv_count + num_ranks;
+    struct state *s = NULL;
+    EP_TRY(ep_comm_agree(exchange->comm, allocate((size_t)ep_comm_size(exchange->comm), &s)));
+    s->handle = ep_comm_handle(exchange->comm);
     EP_TRY(ep_copies_init(exchange, &s->copies));
     status = find_rows(s);
     if (status == EP_OK) {
@@ -118,8 +161,6 @@ static enum ep_status create(const struct ep_exchange *exchange, void **state)
                                     ep_copies_num_received(&s->copies));
     }
     EP_TRY(ep_comm_agree(exchange->comm, status));
-    EP_TRY(ep_comm_type_of_row(exchange->row_bytes, &s->row));
-    EP_TRY(ep_comm_type_of_row(exchange->combine_row_bytes, &s->combine_row));
     *state = s;
     s = NULL;
 out:
@@ -135,10 +176,8 @@ void ep_alltoallv_get_arguments(const void *state, struct ep_alltoallv_arguments
         .row_bytes = s->copies.exchange->row_bytes,
         .send = s->copies.send,
         .recv = s->copies.recv,
-        .send_count = s->send_count,
-        .send_start = s->send_start,
-        .recv_count = s->recv_count,
-        .recv_start = s->recv_start,
+        .rows_to = s->rows,
+        .rows_from = s->rows + s->copies.num_ranks,
     };
 }
 

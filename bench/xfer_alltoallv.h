@@ -7,13 +7,14 @@
 
 #include <stdint.h>
 
-/** Borrowed from the state, valid until the next dispatch. Counts and starts [num_ranks], in rows. */
+/** Borrowed from the state, valid until the next dispatch. Blocks follow each other rank by rank. */
 struct ep_alltoallv_arguments {
     struct ep_comm *comm;
     int64_t row_bytes;
     const void *send;
     void *recv;
-    const int *send_count, *send_start, *recv_count, *recv_start;
+    const int64_t *rows_to;   /* [num_ranks] */
+    const int64_t *rows_from; /* [num_ranks] */
 };
 
 void ep_alltoallv_get_arguments(const void *state, struct ep_alltoallv_arguments *arguments);

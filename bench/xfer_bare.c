@@ -27,15 +27,19 @@ enum ep_status ep_bare_call_create(const void *alltoallv_state, struct ep_bare_c
     c->bytes = calloc(4 * (size_t)c->num_ranks, sizeof *c->bytes);
     enum ep_status status =
         c->bytes == NULL ? ep_error_set(EP_ENOMEM, "no memory for a bare call") : EP_OK;
-    const int *const in_rows[4] = {c->arguments.send_count, c->arguments.send_start,
-                                   c->arguments.recv_count, c->arguments.recv_start};
-    for (int i = 0; status == EP_OK && i < 4 * c->num_ranks; i++) {
-        const int64_t bytes = in_rows[i / c->num_ranks][i % c->num_ranks] * c->arguments.row_bytes;
-        if (bytes > INT_MAX) {
-            status = ep_error_set(EP_EINVAL, "a bare call of %lld bytes does not fit MPI's int",
-                                  (long long)bytes);
-        } else {
-            c->bytes[i] = (int)bytes;
+    int64_t starts[2] = {0, 0};
+    for (int r = 0; status == EP_OK && r < c->num_ranks; r++) {
+        const int64_t bytes[2] = {c->arguments.rows_to[r] * c->arguments.row_bytes,
+                                  c->arguments.rows_from[r] * c->arguments.row_bytes};
+        for (int side = 0; side < 2; side++) {
+            if (starts[side] + bytes[side] > INT_MAX) {
+                status = ep_error_set(EP_EINVAL, "a bare call of %lld bytes does not fit MPI's int",
+                                      (long long)(starts[side] + bytes[side]));
+                break;
+            }
+            c->bytes[2 * side * c->num_ranks + r] = (int)bytes[side];
+            c->bytes[(2 * side + 1) * c->num_ranks + r] = (int)starts[side];
+            starts[side] += bytes[side];
         }
     }
     if (status != EP_OK) {

@@ -67,11 +67,27 @@ static enum ep_status fake_run(void *ctx)
     return EP_OK;
 }
 
-static enum ep_status fake_phase(void *ctx, int phase)
+static enum ep_status fake_phase_0(void *ctx)
 {
     struct fake *f = ctx;
-    event(f, (char)('0' + phase));
-    f->now_s += 1 + phase;
+    event(f, '0');
+    f->now_s += 1;
+    return EP_OK;
+}
+
+static enum ep_status fake_phase_1(void *ctx)
+{
+    struct fake *f = ctx;
+    event(f, '1');
+    f->now_s += 2;
+    return EP_OK;
+}
+
+static enum ep_status fake_phase_2(void *ctx)
+{
+    struct fake *f = ctx;
+    event(f, '2');
+    f->now_s += 3;
     return EP_OK;
 }
 
@@ -238,7 +254,8 @@ static void test_phases(void **state)
                      .fail_run_at = -1};
     const struct ep_harness_env env = env_of(&f);
     const struct ep_harness_work work = {
-        .run = fake_run, .run_phase = fake_phase, .num_phases = 3, .ctx = &f};
+        .run = fake_run, .ctx = &f, .phases = {fake_phase_0, fake_phase_1, fake_phase_2},
+        .num_phases = 3, .phase_ctx = &f};
     struct ep_harness_phases phases = {0};
     CHECK_OK(ep_harness_measure_phases(&env, &work, 2, &phases));
     assert_string_equal(f.log, "st0tst1tst2t" "st0tst1tst2t" "st0tst1tst2t" "mmm");
