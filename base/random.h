@@ -16,16 +16,25 @@ enum ep_random_use {
     EP_RANDOM_TEST
 };
 
+enum { EP_RANDOM_WORDS = 16, EP_RANDOM_LANES = 8 };
+
 /** A stream: the numbers depend on (seed, use, stream) alone. Copy freely; owns nothing. */
 struct ep_random {
     uint32_t key[2];
-    uint32_t counter[4];
-    uint32_t words[4];
-    int num_left; /* unread words, 0..4 */
+    uint32_t counter[4]; /* of the next block */
+    uint32_t words[EP_RANDOM_WORDS]; /* the last num_left are unread */
+    int num_left;
 };
 
 void ep_random_init(struct ep_random *random, uint64_t seed, enum ep_random_use use,
                     uint64_t stream);
+
+/** As ep_random_init for streams first_stream .. first_stream + EP_RANDOM_LANES - 1, their first words
+ *  made together: faster, and the same numbers.
+ *  random     [EP_RANDOM_LANES] overwritten
+ *  num_words  to make at once: rounded up to a multiple of 4, at most EP_RANDOM_WORDS */
+void ep_random_init_lanes(struct ep_random *random, uint64_t seed, enum ep_random_use use,
+                          uint64_t first_stream, int64_t num_words);
 
 uint32_t ep_random_u32(struct ep_random *random);
 uint64_t ep_random_u64(struct ep_random *random);

@@ -129,14 +129,12 @@ static void copy_trace_weights(const struct ep_router *router, int64_t first_tok
 }
 
 /* Each used slot draws from (0, 1] in steps of 2^-24, exact in fp32; then the row is normalised. */
-static void draw_weights(const struct ep_router *router, int64_t token, const int32_t *experts,
-                         float *weight)
+static void draw_weights(const struct ep_router *router, struct ep_random *random,
+                         const int32_t *experts, float *weight)
 {
-    struct ep_random random;
-    ep_random_init(&random, router->seed, EP_RANDOM_WEIGHTS, (uint64_t)token);
     double sum = 0;
     for (int64_t i = 0; i < router->top_k; i++) {
-        const float drawn = (float)((ep_sample_word(&random) >> 8) + 1) * 0x1p-24f;
+        const float drawn = (float)((ep_sample_word(random) >> 8) + 1) * 0x1p-24f;
         weight[i] = experts[i] >= 0 ? drawn : 0;
         sum += (double)weight[i];
     }
@@ -159,9 +157,15 @@ void ep_router_generate(const struct ep_router *router, int64_t first_token, int
         copy_trace_weights(router, first_token, num_tokens, routing->topk_weight);
         return;
     }
-    for (int64_t t = 0; t < num_tokens; t++) {
-        draw_weights(router, first_token + t, routing->topk_idx + t * router->top_k,
-                     routing->topk_weight + t * router->top_k);
+    struct ep_random random[EP_RANDOM_LANES];
+    const int64_t k = router->top_k;
+    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
+        num = ep_sample_tokens(random, router->seed, EP_RANDOM_WEIGHTS, first_token + t,
+                               num_tokens - t, k);
+        for (int64_t i = t; i < t + num; i++) {
+            draw_weights(router, &random[i - t], routing->topk_idx + i * k,
+                         routing->topk_weight + i * k);
+        }
     }
 }
 

@@ -8,10 +8,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Next 32 bits: as ep_random_u32, without a call for three words of four. */
+/** Streams of up to EP_RANDOM_LANES tokens from `first_token`, with words for `num_draws` draws
+ * made at once (more are made as they are drawn). Returns the tokens, at most `num_tokens`. */
+static inline int64_t ep_sample_tokens(struct ep_random *random, uint64_t seed,
+                                       enum ep_random_use use, int64_t first_token,
+                                       int64_t num_tokens, int64_t num_draws)
+{
+    ep_random_init_lanes(random, seed, use, (uint64_t)first_token,
+                         num_draws < EP_RANDOM_WORDS ? num_draws : EP_RANDOM_WORDS);
+    return num_tokens < EP_RANDOM_LANES ? num_tokens : EP_RANDOM_LANES;
+}
+
+/** Next 32 bits: as ep_random_u32, without a call for words that are made already. */
 static inline uint32_t ep_sample_word(struct ep_random *random)
 {
-    return random->num_left > 0 ? random->words[4 - random->num_left--] : ep_random_u32(random);
+    return random->num_left > 0 ? random->words[EP_RANDOM_WORDS - random->num_left--]
+                                : ep_random_u32(random);
 }
 
 /** Uniform in [0, limit), limit >= 1, without bias. Source: Lemire, arXiv 1805.10941. */

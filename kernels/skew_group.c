@@ -404,8 +404,8 @@ out:
 
 /* --- generating --------------------------------------------------------------------------- */
 
-static void draw_token(const struct ep_router *router, int64_t token, int64_t num_seen,
-                       const int32_t *seen, int32_t *experts)
+static void draw_token(const struct ep_router *router, struct ep_random *random, int64_t token,
+                       int64_t num_seen, const int32_t *seen, int32_t *experts)
 {
     const struct state *state = router->state;
     const int64_t k = router->top_k;
@@ -415,10 +415,8 @@ static void draw_token(const struct ep_router *router, int64_t token, int64_t nu
     while (level > below[chosen]) {
         chosen++;
     }
-    struct ep_random random;
-    ep_random_init(&random, router->seed, EP_RANDOM_ROUTING, (uint64_t)token);
-    ep_sample_subset(&random, num_seen, chosen, experts);
-    ep_sample_subset(&random, router->num_experts - num_seen, k - chosen, experts + chosen);
+    ep_sample_subset(random, num_seen, chosen, experts);
+    ep_sample_subset(random, router->num_experts - num_seen, k - chosen, experts + chosen);
     for (int64_t i = 0; i < k; i++) {
         const int64_t place = experts[i] + (i < chosen ? 0 : num_seen);
         experts[i] = place < state->group_size ? seen[place] : state->order[place];
@@ -433,15 +431,21 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
     int64_t source_end = 0;
     int64_t num_seen = state->group_size;
     const int32_t *seen = state->order;
+    struct ep_random random[EP_RANDOM_LANES];
     for (int64_t t = 0; t < num_tokens; t++) {
         const int64_t token = first_token + t;
+        if (t % EP_RANDOM_LANES == 0) {
+            ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, token, num_tokens - t,
+                             router->top_k);
+        }
         if (state->seen != NULL && token >= source_end) {
             source = ep_token_map_rank(router->tokens, token);
             source_end = router->tokens->start[source + 1];
             num_seen = state->num_seen[source];
             seen = state->seen + source * state->group_size;
         }
-        draw_token(router, token, num_seen, seen, topk_idx + t * router->top_k);
+        draw_token(router, &random[t % EP_RANDOM_LANES], token, num_seen, seen,
+                   topk_idx + t * router->top_k);
     }
 }
 

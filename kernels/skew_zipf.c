@@ -188,10 +188,14 @@ static void draw_token(const struct ep_router *router, struct ep_random *random,
 static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                      int32_t *topk_idx)
 {
-    for (int64_t t = 0; t < num_tokens; t++) {
-        struct ep_random random;
-        ep_random_init(&random, router->seed, EP_RANDOM_ROUTING, (uint64_t)(first_token + t));
-        draw_token(router, &random, topk_idx + t * router->top_k);
+    struct ep_random random[EP_RANDOM_LANES];
+    const int64_t k = router->top_k;
+    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
+        num = ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, first_token + t,
+                               num_tokens - t, k + k / 2);
+        for (int64_t i = 0; i < num; i++) {
+            draw_token(router, &random[i], topk_idx + (t + i) * k);
+        }
     }
 }
 

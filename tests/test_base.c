@@ -160,6 +160,28 @@ static void test_random_streams(void **state)
     assert_true(fixed < 20);
 }
 
+/* Streams made together give the numbers of each stream alone, before and after what was made. */
+static void test_random_lanes(void **state)
+{
+    (void)state;
+    static const uint64_t firsts[] = {0, 5, 0xfffffffc, UINT64_C(0x1234567890)};
+    for (size_t f = 0; f < sizeof firsts / sizeof firsts[0]; f++) {
+        for (int num_words = 0; num_words <= EP_RANDOM_WORDS; num_words += 3) {
+            struct ep_random together[EP_RANDOM_LANES];
+            ep_random_init_lanes(together, UINT64_C(0xfedcba9876543210), EP_RANDOM_TEST, firsts[f],
+                                 num_words);
+            for (int l = 0; l < EP_RANDOM_LANES; l++) {
+                struct ep_random alone;
+                ep_random_init(&alone, UINT64_C(0xfedcba9876543210), EP_RANDOM_TEST,
+                               firsts[f] + (uint64_t)l);
+                for (int w = 0; w < EP_RANDOM_WORDS + 6; w++) {
+                    assert_int_equal(ep_random_u32(&together[l]), ep_random_u32(&alone));
+                }
+            }
+        }
+    }
+}
+
 static void test_csv(void **state)
 {
     (void)state;
@@ -286,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_numbers),       cmocka_unit_test(test_units),
         cmocka_unit_test(test_lists),         cmocka_unit_test(test_summary),
         cmocka_unit_test(test_philox_golden), cmocka_unit_test(test_random_streams),
+        cmocka_unit_test(test_random_lanes),
         cmocka_unit_test(test_csv),           cmocka_unit_test(test_json),
         cmocka_unit_test(test_files),         cmocka_unit_test(test_options),
     };
