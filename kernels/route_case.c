@@ -374,7 +374,7 @@ static enum ep_status sum_matrices(struct ep_route_case *r)
             ep_traffic_fill_rows(&r->traffic, (enum ep_basis)m, rows);
         }
         ep_traffic_sum(rows, num_ranks, &r->rows[m]);
-        if (r->rows[m].total > ((int64_t)1 << 62) / r->row_bytes) {
+        if (max_i64(r->rows[m].total, 2 * r->num_tokens) > ((int64_t)1 << 62) / r->row_bytes) {
             status =
                 ep_error_set(EP_EINVAL, "%" PRId64 " rows of %" PRId64 " bytes exceed 2^62 bytes",
                              r->rows[m].total, r->row_bytes);

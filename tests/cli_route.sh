@@ -90,6 +90,7 @@ refused "unknown model 'mixtrl-8x7b'; did you mean 'mixtral-8x7b'" --model mixtr
 refused "unknown type 'bf17'; did you mean bf16" --model dbrx --dtype bf17
 refused 'has no unit' --model dbrx --bandwidth 400
 refused '--token-bytes replaces' --model dbrx --token-bytes 10 --hidden 10
+refused 'exceed 2^62 bytes' --experts 2 --top-k 1 --ranks 2 --tokens 1 --token-bytes 2097152T
 refused '--token-bytes: 1 and more' --model dbrx --token-bytes 0
 refused 'contradicts trace:sample' --skew trace:sample --experts 32
 refused 'contradicts trace:sample' --skew trace:sample --top-k 2
