@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "bench/gbench_shim.h"
 #include "bench/kernels_cases.h"
+#include "bench/kernels_suite.h"
 #include "bench/kernels_table.h"
 #include "bench/session.h"
 #include "bench/version.h"
@@ -28,7 +29,8 @@ enum {
     KEY_TABLE,
     KEY_ROW_TIME,
     KEY_MIN_SAMPLES,
-    KEY_JSON
+    KEY_JSON,
+    KEY_SUITE
 };
 
 static const struct argp_option options[] = {
@@ -45,7 +47,9 @@ static const struct argp_option options[] = {
      "GEMM back ends: default, native, native2, native3, onednn, cblas, ref", 1},
     {"gemm-table", KEY_TABLE, NULL, 0,
      "compare back ends under measured peaks, interleaved, on all ranks at once", 2},
-    {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 1500ms)", 2},
+    {"suite", KEY_SUITE, "quick|standard", 0,
+     "what `epbench run` measures: peaks, streams and the comparison", 2},
+    {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 1s)", 2},
     {"min-samples", KEY_MIN_SAMPLES, "N", 0, "samples of a row at least (default 5)", 2},
     {"json", KEY_JSON, "FILE", 0, "write the table's rows as JSON (- = standard output)", 2},
     {0},
@@ -61,6 +65,7 @@ struct input {
     int64_t hidden, ffn;
     bool plain, table;
     const char *json;
+    const char *suite; /* NULL, "quick", "standard" */
 };
 
 static enum ep_status split(const char *text, const char *what, struct ep_list *list)
@@ -111,7 +116,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         status = ep_parse_time(arg, "--row-time", &input->grid.row_budget_s);
         break;
     case KEY_MIN_SAMPLES:
-        status = ep_parse_i64(arg, "--min-samples", 1, 64, &input->grid.min_samples);
+        status = ep_parse_i64(arg, "--min-samples", 1, EP_KERNELS_MAX_SAMPLES, &input->grid.min_samples);
+        break;
+    case KEY_SUITE:
+        input->suite = arg;
+        if (strcmp(arg, "quick") != 0 && strcmp(arg, "standard") != 0) {
+            status = ep_error_set(EP_EINVAL, "--suite: '%s' is not quick or standard", arg);
+        }
         break;
     case KEY_JSON:
         input->json = arg;
@@ -285,7 +296,13 @@ enum ep_status ep_cmd_kernels(int argc, char **argv)
     EP_TRY(ep_options_parse(&argp, argc, argv, &input));
     EP_TRY(choose_grid(&input));
     EP_TRY(ep_session_open(num_typed, typed, &input.session, &session));
-    EP_TRY(input.table ? run_table(&input, session) : run_cases(&input, session, bench));
+    if (input.suite != NULL) {
+        const bool is_quick = strcmp(input.suite, "quick") == 0;
+        int64_t num_short = 0;
+        EP_TRY(ep_kernels_suite_run(session, is_quick, is_quick ? 30 : 600, stdout, &num_short));
+    } else {
+        EP_TRY(input.table ? run_table(&input, session) : run_cases(&input, session, bench));
+    }
     if (session->writes && ep_comm_is_root(session->world)) {
         fprintf(stderr, "records: %s\n", session->dir.path);
     }

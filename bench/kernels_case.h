@@ -52,6 +52,7 @@ struct ep_kernels_case {
     const struct ep_stream_loop *stream;
     int64_t size_bytes;
     struct ep_os_counters counters; /* at begin */
+    double median_s;                /* slowest rank's; NaN until the case has ended */
 };
 
 extern const struct ep_kernels_kind ep_kernels_gemm_kind;

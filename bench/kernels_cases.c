@@ -67,12 +67,13 @@ static enum ep_status fill_record(const struct ep_kernels_case *one, double begi
     record->ranks_active = one->ranks_active;
     record->start_utc_s = begin_s;
     record->warmup_s = NAN;
+    record->ranks_active = one->ranks_active;
     if (one->flops > 0.0) {
-        record->flops_per_s = one->flops / record->median_s;
+        record->flops_per_s = (double)one->ranks_active * one->flops / record->median_s;
     }
     if (one->bytes > 0.0) {
-        record->moved_bytes = one->bytes;
-        record->bw_bytes_per_s = one->bytes / record->median_s;
+        record->moved_bytes = (double)one->ranks_active * one->bytes;
+        record->bw_bytes_per_s = record->moved_bytes / record->median_s;
     }
     EP_TRY(one->kind->fill(one, record));
 out:
@@ -101,6 +102,8 @@ static enum ep_status end(void *ctx, const double *samples_s, int64_t num, doubl
         result.samples_s[i] = result.local_s[i] = is_active(one) ? samples_s[i] : 0.0;
     }
     EP_TRY(ep_comm_max_f64(session->world, result.samples_s, num));
+    EP_TRY(ep_stats_summarize(result.samples_s, num, &result.summary));
+    one->median_s = result.summary.median;
     ep_stats_sort(result.local_s, num);
     result.local_median_s = ep_stats_median_sorted(result.local_s, num);
     EP_TRY(ep_session_begin_record(session, session->world, &record));
@@ -146,6 +149,7 @@ static enum ep_status add_cases(struct ep_kernels_cases *cases, const struct ep_
         one->session = cases->session;
         one->grid = cases->grid;
         one->slot = &cases->slot;
+        one->median_s = NAN;
         one->ranks_active = ranks;
         one->iterations = choose_iterations(one);
         snprintf(one->name, sizeof one->name, "%s/ranks:%" PRId64, name, ranks);
@@ -160,7 +164,8 @@ static enum ep_status add_cases(struct ep_kernels_cases *cases, const struct ep_
                                              .run = run,
                                              .end = end,
                                              .ctx = one};
-        const enum ep_status status = ep_gbench_register(cases->bench, &hooks);
+        const enum ep_status status =
+            cases->bench != NULL ? ep_gbench_register(cases->bench, &hooks) : EP_OK;
         if (status != EP_OK) {
             return status;
         }
@@ -205,7 +210,7 @@ static enum ep_status add_ffns(struct ep_kernels_cases *cases, struct ep_kernels
                                  .dtype = like->dtype};
     /* cold: the experts of one call together pass the caches; two at least, since it is grouped */
     const double expert_bytes = ep_ffn_bytes(&shape, 1, 0);
-    const int64_t num = (int64_t)((double)ep_kernels_cold_bytes(cases->session) / expert_bytes);
+    const int64_t num = (int64_t)((double)ep_kernels_cold_bytes(cases->session, cases->grid->cold_caches) / expert_bytes);
     like->kind = &ep_kernels_ffn_kind;
     like->num_experts = num < 2 ? 2 : num > 64 ? 64 : num;
     shape.num_groups = like->num_experts;
@@ -279,7 +284,7 @@ static enum ep_status add_streams(struct ep_kernels_cases *cases)
     int64_t sizes[] = {(int64_t)16 << 10, (int64_t)256 << 10, (int64_t)4 << 20, (int64_t)16 << 20,
                        0};
     const size_t num = sizeof sizes / sizeof *sizes;
-    sizes[num - 1] = ep_kernels_cold_bytes(cases->session);
+    sizes[num - 1] = ep_kernels_cold_bytes(cases->session, cases->grid->cold_caches);
     for (size_t i = 0; i < num; i++) {
         for (const struct ep_stream_loop *l = ep_stream_loops; l->name != NULL; l++) {
             char key[64], name[96], size[32];
@@ -351,6 +356,44 @@ enum ep_status ep_kernels_cases_create(struct ep_session *session,
 out:
     ep_kernels_cases_destroy(made);
     return status;
+}
+
+/* One case as the shim would run it. */
+static enum ep_status measure_case(struct ep_kernels_case *one, int64_t repetitions)
+{
+    enum ep_status status = EP_OK;
+    double samples_s[EP_KERNELS_MAX_SAMPLES];
+    const double begin_s = ep_session_utc_s();
+    status = sync_ranks(one, begin(one));
+    for (int64_t r = 0; r < repetitions && status == EP_OK; r++) {
+        const double start_s = ep_comm_now_s();
+        for (int64_t i = 0; i < one->iterations && status == EP_OK; i++) {
+            status = run(one);
+        }
+        samples_s[r] = (ep_comm_now_s() - start_s) / (double)one->iterations;
+        status = sync_ranks(one, status);
+    }
+    return status == EP_OK ? end(one, samples_s, repetitions, begin_s) : status;
+}
+
+enum ep_status ep_kernels_cases_measure(struct ep_kernels_cases *cases, int64_t repetitions)
+{
+    enum ep_status status = EP_OK;
+    bool interrupted = false;
+    EP_ASSERT(repetitions >= 1 && repetitions <= EP_KERNELS_MAX_SAMPLES);
+    for (int64_t i = 0; i < cases->num && !interrupted; i++) {
+        EP_TRY(measure_case(cases->items[i], repetitions));
+        EP_TRY(ep_session_interrupted(cases->session, &interrupted));
+    }
+out:
+    return status;
+}
+
+const struct ep_kernels_case *const *ep_kernels_cases_items(const struct ep_kernels_cases *cases,
+                                                            int64_t *num)
+{
+    *num = cases->num;
+    return (const struct ep_kernels_case *const *)cases->items;
 }
 
 void ep_kernels_cases_destroy(struct ep_kernels_cases *cases)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct ep_kernels_cases;
+struct ep_kernels_case;
 
 /** Make all cases of the grid, and peaks and memory streams, on one rank and on all ranks at once:
  *    gemm/BACKEND/DTYPE/MODEL/w13|w2/tokens:M/ranks:R
@@ -18,11 +19,20 @@ struct ep_kernels_cases;
  *    permute|unpermute/DTYPE/MODEL/tokens:M/ranks:R
  *    peak/LOOP/ranks:R, membw/LOOP/SIZE/ranks:R, copy/LOOP/SIZE/ranks:R
  *  and register them. Nothing is allocated until a case runs. The grid is borrowed until destroy.
- *  Back ends that are not available are left out with a warning. Collective. */
+ *  Back ends that are not available are left out with a warning. Without shapes there are only peaks and
+ *  streams. bench NULL: nothing is registered, see ep_kernels_cases_measure. Collective. */
 EP_MUST_CHECK enum ep_status ep_kernels_cases_create(struct ep_session *session,
                                                      const struct ep_kernels_grid *grid,
                                                      struct ep_gbench *bench,
                                                      struct ep_kernels_cases **cases);
+/** Run all cases without Google Benchmark, `repetitions` (1 .. EP_KERNELS_MAX_SAMPLES) samples each:
+ *  the same work, samples and records. Collective. */
+EP_MUST_CHECK enum ep_status ep_kernels_cases_measure(struct ep_kernels_cases *cases,
+                                                      int64_t repetitions);
+
+/** The cases in order, borrowed. */
+const struct ep_kernels_case *const *ep_kernels_cases_items(const struct ep_kernels_cases *cases,
+                                                            int64_t *num);
 void ep_kernels_cases_destroy(struct ep_kernels_cases *cases);
 
 #endif

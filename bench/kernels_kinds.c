@@ -62,7 +62,7 @@ static enum ep_status gemm_create(struct ep_kernels_case *one, void **object)
                                             ep_kernels_case_n(one)};
     struct ep_kernels_gemm *gemm = NULL;
     const enum ep_status status =
-        ep_kernels_gemm_create(&key, ep_kernels_cold_bytes(one->session), most_tokens(one->grid),
+        ep_kernels_gemm_create(&key, ep_kernels_cold_bytes(one->session, one->grid->cold_caches), most_tokens(one->grid),
                                one->session->options.seed, &gemm);
     *object = gemm;
     return status;

@@ -20,12 +20,13 @@ struct ep_kernels_peaks {
     int64_t next_byte;   /* where the next slice begins */
 };
 
-/** Bytes that must go by before a matrix is cold: 4 x the last-level cache of the first host, at least
- *  128 MiB. */
-int64_t ep_kernels_cold_bytes(const struct ep_session *session);
+/** Bytes that must go by before a matrix is cold: `caches` times the last-level cache of the first host
+ *  (32 MiB where that is unknown). */
+int64_t ep_kernels_cold_bytes(const struct ep_session *session, int64_t caches);
 
 /** Run every candidate loop a few times on all ranks together and keep the fastest. Collective. */
 EP_MUST_CHECK enum ep_status ep_kernels_peaks_create(struct ep_session *session,
+                                                     int64_t cold_caches,
                                                      struct ep_kernels_peaks **peaks);
 void ep_kernels_peaks_destroy(struct ep_kernels_peaks *peaks);
 

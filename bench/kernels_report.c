@@ -22,14 +22,25 @@ struct ep_kernels_rule ep_kernels_row_rule(const struct ep_kernels_row *row)
     while (i + 1 < sizeof rules / sizeof *rules && row->tokens < rules[i].tokens) {
         i++;
     }
-    const double shares[] = {row->share_peak, row->share_roofline, row->share_read};
+    const struct ep_kernels_share shares[] = {row->of_peak, row->of_roofline, row->of_read};
     return (struct ep_kernels_rule){rules[i].name, shares[i], rules[i].asked};
 }
 
 bool ep_kernels_row_is_short(const struct ep_kernels_row *row)
 {
     const struct ep_kernels_rule rule = ep_kernels_row_rule(row);
-    return !(rule.share >= rule.asked) || !(row->share_best >= asked_of_best);
+    return !(rule.share.median >= rule.asked) || !(row->of_best.median >= asked_of_best);
+}
+
+static bool holds(const struct ep_kernels_share *share, double value)
+{
+    return share->low < value && value < share->high;
+}
+
+bool ep_kernels_row_is_open(const struct ep_kernels_row *row)
+{
+    const struct ep_kernels_rule rule = ep_kernels_row_rule(row);
+    return holds(&rule.share, rule.asked) || holds(&row->of_best, asked_of_best);
 }
 
 void ep_kernels_print_legend(const struct ep_kernels_peaks *peaks, int num_ranks, FILE *out)
@@ -75,8 +86,11 @@ void ep_kernels_row_print(const struct ep_kernels_row *row, FILE *out)
     for (int b = 0; b < row->num_backends; b++) {
         fprintf(out, " %8.1f", row->flops / row->median_s[b] / 1e9);
     }
-    fprintf(out, "  %4.2f of %-8s %5.2f %s\n", rule.share, rule.name, row->share_best,
-            ep_kernels_row_is_short(row) ? "SHORT" : "ok");
+    fprintf(out, "  %4.2f of %-8s %5.2f %s\n", rule.share.median, rule.name,
+            row->of_best.median,
+            !ep_kernels_row_is_short(row)  ? "ok"
+            : ep_kernels_row_is_open(row) ? "SHORT (interval holds the figure)"
+                                          : "SHORT");
     fflush(out);
 }
 
@@ -111,8 +125,10 @@ enum ep_status ep_kernels_row_to_json(const struct ep_kernels_row *row, json_t *
     EP_TRY(ep_json_set(object, "default", json_string(row->backends[row->default_idx])));
     EP_TRY(ep_json_set(object, "asked_of", json_string(rule.name)));
     EP_TRY(ep_json_set(object, "asked", ep_json_real(rule.asked)));
-    EP_TRY(ep_json_set(object, "reached", ep_json_real(rule.share)));
-    EP_TRY(ep_json_set(object, "share_of_best", ep_json_real(row->share_best)));
+    EP_TRY(ep_json_set(object, "reached", ep_json_real(rule.share.median)));
+    EP_TRY(ep_json_set(object, "reached_low", ep_json_real(rule.share.low)));
+    EP_TRY(ep_json_set(object, "reached_high", ep_json_real(rule.share.high)));
+    EP_TRY(ep_json_set(object, "share_of_best", ep_json_real(row->of_best.median)));
     EP_TRY(ep_json_set(object, "short", json_boolean(ep_kernels_row_is_short(row))));
 out:
     return status;

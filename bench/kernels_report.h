@@ -14,6 +14,14 @@
 
 enum { EP_KERNELS_ROW_BACKENDS = 8 };
 
+/** A ratio of times: its median over repetitions and that median's 95 % interval; infinite where there
+ *  are too few samples for one. */
+struct ep_kernels_share {
+    double median;
+    double low;
+    double high;
+};
+
 /** Medians per rank, of the slowest rank in each repetition; shares are medians of the ratios within
  *  one repetition, of the default back end. */
 struct ep_kernels_row {
@@ -33,10 +41,10 @@ struct ep_kernels_row {
     int default_idx;
     const char *backends[EP_KERNELS_ROW_BACKENDS];
     double median_s[EP_KERNELS_ROW_BACKENDS];
-    double share_peak;     /* of the measured peak */
-    double share_roofline; /* bound_s / time */
-    double share_read;     /* weights_s / time */
-    double share_best;     /* time of the best other back end / time, at most 1 */
+    struct ep_kernels_share of_peak;     /* of the measured peak */
+    struct ep_kernels_share of_roofline; /* bound_s / time */
+    struct ep_kernels_share of_read;     /* weights_s / time */
+    struct ep_kernels_share of_best;     /* time of the best other back end / time, at most 1 */
     int num_samples;
 };
 
@@ -45,11 +53,14 @@ struct ep_kernels_row {
  *  bandwidth; always 0.95 of the best back end. `share` and `asked` are of the first of these. */
 struct ep_kernels_rule {
     const char *name; /* "peak", "roofline", "read" */
-    double share;
+    struct ep_kernels_share share;
     double asked;
 };
 struct ep_kernels_rule ep_kernels_row_rule(const struct ep_kernels_row *row);
 bool ep_kernels_row_is_short(const struct ep_kernels_row *row);
+
+/** Does an interval still hold the share that is asked, so that more samples may turn the verdict? */
+bool ep_kernels_row_is_open(const struct ep_kernels_row *row);
 
 /** Which loops the peaks are from, and what the columns mean. */
 void ep_kernels_print_legend(const struct ep_kernels_peaks *peaks, int num_ranks, FILE *out);

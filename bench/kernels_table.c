@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BACKENDS = 8, MAX_SAMPLES = 64 };
+enum { MAX_BACKENDS = 8, MAX_SAMPLES = EP_KERNELS_MAX_SAMPLES };
 
 static const enum ep_dtype default_dtypes[] = {EP_FP32, EP_BF16};
 static const int64_t default_tokens[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
@@ -28,9 +28,9 @@ struct ep_kernels_grid ep_kernels_grid_default(void)
         .num_tokens = sizeof default_tokens / sizeof *default_tokens,
         .backends = default_backends,
         .num_backends = sizeof default_backends / sizeof *default_backends,
-        .row_budget_s = 1.5,
+        .row_budget_s = 1.0,
         .min_samples = 5,
-        .max_samples = 21,
+        .cold_caches = 4,
     };
 }
 
@@ -107,7 +107,7 @@ static enum ep_status add_backend(struct block *block, const char *name)
     }
     if (status == EP_OK) {
         status = ep_kernels_gemm_create(
-            &key, ep_kernels_cold_bytes(block->session),
+            &key, ep_kernels_cold_bytes(block->session, block->grid->cold_caches),
             largest(block->grid->tokens, block->grid->num_tokens), block->session->options.seed,
             &block->sets[block->num_backends]);
     }
@@ -181,35 +181,6 @@ out:
     return status;
 }
 
-static enum ep_status measure_row(struct block *block, int64_t tokens, struct samples *samples)
-{
-    enum ep_status status = EP_OK;
-    const struct ep_kernels_grid *grid = block->grid;
-    double spent_s = 0.0;
-    samples->num = 0;
-    EP_TRY(warm_up(block, tokens));
-    while (samples->num < grid->max_samples && samples->num < MAX_SAMPLES &&
-           (samples->num < grid->min_samples || spent_s < grid->row_budget_s)) {
-        EP_TRY(sample_once(block, tokens, samples));
-        for (int c = 0; c < block->num_backends + 2; c++) {
-            spent_s += samples->max_s[c][samples->num - 1];
-        }
-    }
-out:
-    return status;
-}
-
-/* Median of values[i] / others[i]: both of one repetition, so that drift cancels. */
-static double median_ratio(const double *values, const double *others, int num)
-{
-    double ratios[MAX_SAMPLES] = {0};
-    for (int i = 0; i < num; i++) {
-        ratios[i] = values[i] / others[i];
-    }
-    ep_stats_sort(ratios, num);
-    return ep_stats_median_sorted(ratios, num);
-}
-
 static double median_of(const double *values, int num)
 {
     double sorted[MAX_SAMPLES] = {0};
@@ -218,24 +189,24 @@ static double median_of(const double *values, int num)
     return ep_stats_median_sorted(sorted, num);
 }
 
-static void evaluate_row(const struct block *block, int64_t tokens, const struct samples *samples,
-                         struct ep_kernels_row *row)
+/* Median of values[i] / others[i], both of one repetition, so that drift cancels; 95 % interval. */
+static struct ep_kernels_share share_of(const double *values, const double *others, int num)
 {
-    const struct ep_gemm_shape shape = {1, block->k, block->n, block->dtype};
+    double ratios[MAX_SAMPLES] = {0};
+    struct ep_kernels_share share = {.low = -INFINITY, .high = INFINITY};
+    for (int i = 0; i < num; i++) {
+        ratios[i] = values[i] / others[i];
+    }
+    ep_stats_sort(ratios, num);
+    share.median = ep_stats_median_sorted(ratios, num);
+    (void)ep_stats_median_interval_sorted(ratios, num, 0.95, &share.low, &share.high);
+    return share;
+}
+
+static void evaluate_shares(const struct block *block, const struct samples *samples,
+                            struct ep_kernels_row *row)
+{
     const int num = samples->num;
-    *row = (struct ep_kernels_row){.model = block->shape->model,
-                                   .matrix = block->matrix,
-                                   .dtype = block->dtype,
-                                   .tokens = tokens,
-                                   .k = block->k,
-                                   .n = block->n,
-                                   .num_backends = block->num_backends,
-                                   .default_idx = block->default_idx,
-                                   .num_samples = num};
-    row->flops = ep_gemm_flops(&shape, tokens);
-    row->bytes = ep_gemm_bytes(&shape, 1, tokens);
-    row->weight_bytes =
-        (double)block->k * (double)block->n * (double)ep_dtype_element_bytes(block->dtype);
     const double peak_s_per_flop = 1.0 / ep_kernels_peak_flops(block->peaks, block->dtype);
     const double read_s_per_byte = 1.0 / (double)block->peaks->slice_bytes;
     double bound_s[MAX_SAMPLES] = {0}, compute_s[MAX_SAMPLES] = {0};
@@ -245,23 +216,68 @@ static void evaluate_row(const struct block *block, int64_t tokens, const struct
         weights_s[i] = row->weight_bytes * samples->max_s[1][i] * read_s_per_byte;
         bound_s[i] = fmax(compute_s[i], row->bytes * samples->max_s[1][i] * read_s_per_byte);
     }
+    const double *own_s = samples->max_s[2 + block->default_idx];
     row->peak_flops_per_s = row->flops / median_of(compute_s, num);
     row->weights_s = median_of(weights_s, num);
     row->read_bytes_per_s = row->weight_bytes / row->weights_s;
     row->bound_s = median_of(bound_s, num);
-    const double *own_s = samples->max_s[2 + block->default_idx];
-    row->share_peak = median_ratio(compute_s, own_s, num);
-    row->share_roofline = median_ratio(bound_s, own_s, num);
-    row->share_read = median_ratio(weights_s, own_s, num);
-    row->share_best = 1.0;
+    row->of_peak = share_of(compute_s, own_s, num);
+    row->of_roofline = share_of(bound_s, own_s, num);
+    row->of_read = share_of(weights_s, own_s, num);
+    row->of_best = (struct ep_kernels_share){1.0, 1.0, 1.0};
     for (int b = 0; b < block->num_backends; b++) {
         const double *other_s = samples->max_s[2 + b];
+        const struct ep_kernels_share share = share_of(other_s, own_s, num);
         row->backends[b] = block->sets[b]->key.backend->name;
         row->median_s[b] = median_of(other_s, num);
-        if (b != block->default_idx) {
-            row->share_best = fmin(row->share_best, median_ratio(other_s, own_s, num));
+        if (b != block->default_idx && share.median < row->of_best.median) {
+            row->of_best = share;
         }
     }
+}
+
+static void evaluate_row(const struct block *block, int64_t tokens, const struct samples *samples,
+                         struct ep_kernels_row *row)
+{
+    const struct ep_gemm_shape shape = {1, block->k, block->n, block->dtype};
+    *row = (struct ep_kernels_row){.model = block->shape->model,
+                                   .matrix = block->matrix,
+                                   .dtype = block->dtype,
+                                   .tokens = tokens,
+                                   .k = block->k,
+                                   .n = block->n,
+                                   .num_backends = block->num_backends,
+                                   .default_idx = block->default_idx,
+                                   .num_samples = samples->num};
+    row->flops = ep_gemm_flops(&shape, tokens);
+    row->bytes = ep_gemm_bytes(&shape, 1, tokens);
+    row->weight_bytes =
+        (double)block->k * (double)block->n * (double)ep_dtype_element_bytes(block->dtype);
+    evaluate_shares(block, samples, row);
+}
+
+/* All ranks go by the same samples, so they decide alike. */
+static enum ep_status measure_row(struct block *block, int64_t tokens, struct samples *samples,
+                                  struct ep_kernels_row *row)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_kernels_grid *grid = block->grid;
+    double spent_s = 0.0;
+    bool go_on = true;
+    samples->num = 0;
+    EP_TRY(warm_up(block, tokens));
+    while (go_on) {
+        EP_TRY(sample_once(block, tokens, samples));
+        for (int c = 0; c < block->num_backends + 2; c++) {
+            spent_s += samples->max_s[c][samples->num - 1];
+        }
+        evaluate_row(block, tokens, samples, row);
+        go_on = samples->num < grid->min_samples || spent_s < grid->row_budget_s ||
+                (ep_kernels_row_is_open(row) && spent_s < 3 * grid->row_budget_s);
+        go_on = go_on && samples->num < MAX_SAMPLES;
+    }
+out:
+    return status;
 }
 
 /* Fill a record's samples and common keys; collective. */
@@ -320,8 +336,10 @@ static enum ep_status add_gemm_record(struct block *block, const struct ep_kerne
     record.gemm.ranks_active = ranks;
     record.gemm.flops = row->flops;
     record.gemm.bytes = row->bytes;
-    record.flops_per_s = row->flops / row->median_s[b];
-    record.moved_bytes = row->bytes;
+    record.ranks_active = ranks;
+    record.flops_per_s = (double)ranks * row->flops / row->median_s[b];
+    record.moved_bytes = (double)ranks * row->bytes;
+    record.bw_bytes_per_s = record.moved_bytes / row->median_s[b];
     EP_TRY(ep_session_add_record(block->session, &record));
 out:
     ep_record_fini(&record);
@@ -343,12 +361,14 @@ static enum ep_status add_peak_record(struct block *block, bool is_read, struct 
                               ep_comm_size(block->session->world)));
     EP_TRY(ep_record_set_text(&record.kernel, "%s", is_read ? "read" : "peak"));
     EP_TRY(ep_record_set_text(&record.dtype, "%s", ep_dtype_name(block->dtype)));
+    record.ranks_active = ep_comm_size(block->session->world);
     if (is_read) {
         record.working_set_bytes = block->peaks->buffer_bytes;
-        record.moved_bytes = (double)block->peaks->slice_bytes;
+        record.moved_bytes = (double)record.ranks_active * (double)block->peaks->slice_bytes;
         record.bw_bytes_per_s = record.moved_bytes / record.median_s;
     } else {
-        record.flops_per_s = ep_kernels_peak_flops(block->peaks, block->dtype) / record.median_s;
+        record.flops_per_s = (double)record.ranks_active *
+                             ep_kernels_peak_flops(block->peaks, block->dtype) / record.median_s;
     }
     EP_TRY(ep_session_add_record(block->session, &record));
 out:
@@ -364,8 +384,7 @@ static enum ep_status run_row(struct block *block, int64_t tokens, bool is_first
     struct samples *samples = calloc(1, sizeof *samples);
     status = samples == NULL ? ep_error_set(EP_ENOMEM, "no memory for samples") : EP_OK;
     EP_TRY(ep_comm_agree(block->session->world, status));
-    EP_TRY(measure_row(block, tokens, samples));
-    evaluate_row(block, tokens, samples, &row);
+    EP_TRY(measure_row(block, tokens, samples, &row));
     if (is_first) {
         EP_TRY(add_peak_record(block, false, samples));
         EP_TRY(add_peak_record(block, true, samples));
@@ -386,17 +405,41 @@ out:
     return status;
 }
 
-static enum ep_status run_block(struct block *block, FILE *out, json_t *json, int64_t *num_short,
-                                bool *interrupted)
+/* Agreed over ranks: true, and noted as skipped, where the whole table's time is used up. */
+static enum ep_status is_late(struct block *block, double start_s, bool *late)
+{
+    double spent_s = ep_comm_now_s() - start_s;
+    enum ep_status status = ep_comm_max_f64(block->session->world, &spent_s, 1);
+    *late = block->grid->budget_s > 0.0 && spent_s > block->grid->budget_s;
+    if (status == EP_OK && *late) {
+        char name[128];
+        snprintf(name, sizeof name, "gemm %s %s %s", block->shape->model, block->matrix,
+                 ep_dtype_name(block->dtype));
+        status = ep_session_skip(block->session, name, "%.0f s for GEMMs were used up",
+                                 block->grid->budget_s);
+    }
+    return status;
+}
+
+static enum ep_status run_block(struct block *block, double start_s, FILE *out, json_t *json,
+                                int64_t *num_short, bool *interrupted)
 {
     enum ep_status status = EP_OK;
+    bool late = false;
+    EP_TRY(is_late(block, start_s, &late));
+    if (late) {
+        goto out;
+    }
     EP_TRY(block_init(block));
     if (ep_comm_is_root(block->session->world)) {
         ep_kernels_row_print_head(block->sets, block->num_backends, out);
     }
-    for (int64_t t = 0; t < block->grid->num_tokens && !*interrupted; t++) {
+    for (int64_t t = 0; t < block->grid->num_tokens && !*interrupted && !late; t++) {
         EP_TRY(run_row(block, block->grid->tokens[t], t == 0, out, json, num_short));
         EP_TRY(ep_session_interrupted(block->session, interrupted));
+        if (t + 1 < block->grid->num_tokens) {
+            EP_TRY(is_late(block, start_s, &late));
+        }
     }
 out:
     block_fini(block);
@@ -409,8 +452,9 @@ enum ep_status ep_kernels_table_run(struct ep_session *session, const struct ep_
     enum ep_status status = EP_OK;
     struct ep_kernels_peaks *peaks = NULL;
     bool interrupted = false;
+    const double start_s = ep_comm_now_s();
     *num_short = 0;
-    EP_TRY(ep_kernels_peaks_create(session, &peaks));
+    EP_TRY(ep_kernels_peaks_create(session, grid->cold_caches, &peaks));
     if (ep_comm_is_root(session->world)) {
         ep_kernels_print_legend(peaks, ep_comm_size(session->world), out);
     }
@@ -427,7 +471,7 @@ enum ep_status ep_kernels_table_run(struct ep_session *session, const struct ep_
                                   .dtype = grid->dtypes[i / 2],
                                   .k = is_w2 ? shape->ffn : shape->hidden,
                                   .n = is_w2 ? shape->hidden : inner};
-            EP_TRY(run_block(&block, out, json, num_short, &interrupted));
+            EP_TRY(run_block(&block, start_s, out, json, num_short, &interrupted));
         }
     }
 out:

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { EP_KERNELS_MAX_LIST = 32 };
+enum { EP_KERNELS_MAX_LIST = 32, EP_KERNELS_MAX_SAMPLES = 64 };
 
 /** One expert's matrices: hidden x inner columns (w13) and ffn x hidden (w2). */
 struct ep_kernels_shape {
@@ -35,9 +35,11 @@ struct ep_kernels_grid {
     int64_t num_tokens;
     const char *const *backends; /* names; those not available here are left out with a warning */
     int64_t num_backends;
-    double row_budget_s;  /* per row; at least min_samples are taken all the same */
-    int64_t min_samples;
-    int64_t max_samples;
+    double row_budget_s; /* per row; at least min_samples are taken all the same. A row whose 95 %
+                            interval still holds a share that is asked goes on, up to 3 times that */
+    int64_t min_samples; /* 1 .. EP_KERNELS_MAX_SAMPLES */
+    double budget_s;     /* of the whole; rows that would begin later are skipped. 0 = no end */
+    int64_t cold_caches; /* last-level caches that go by before a matrix is used again, >= 1 */
 };
 
 /** The grid of `run --profile standard`: mixtral-8x7b and deepseek-v3, fp32 and bf16, 1 to 1024 tokens,
@@ -51,8 +53,8 @@ EP_MUST_CHECK enum ep_status ep_kernels_shape_of_model(const char *name,
 /** Measure the grid on all ranks of the session at once and print it, row by row, on rank 0 to `out`.
  *  In each repetition every rank measures, one after the other and starting together: the peak of the
  *  dtype, the read bandwidth, and each back end in turn, so that a drift of the machine meets all of
- *  them alike. A sample is the slowest rank's. Weights are cold: matrices are used by turns until four
- *  times the last-level cache has gone by. Results are checked. One record per back end and row.
+ *  them alike. A sample is the slowest rank's. Weights are cold: matrices are used by turns, see
+ *  cold_caches. Results are checked. One record per back end and row.
  *  json: array that one object per row is appended to; NULL = none. Collective.
  *  Returns EP_ECHECK where a result is wrong. Shortfalls against the figures of kernels/README.md,
  *  "GEMM", are printed, not returned: *num_short counts them. */

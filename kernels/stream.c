@@ -169,9 +169,9 @@ const struct ep_stream_loop ep_stream_loops[] = {
 #if defined(__x86_64__)
     {"read-avx2", "32-byte loads", 1, true, false, has_avx2, read_avx2},
     {"read", "64-byte loads", 1, true, false, has_avx512, read_avx512},
-    {"read2", "64-byte loads in two streams", 1, true, false, has_avx512, read2_avx512},
     {"read2-fetched", "as read2, fetched 1 KiB early", 1, true, false, has_avx512,
      read2_fetched_avx512},
+    {"read2", "64-byte loads in two streams", 1, true, false, has_avx512, read2_avx512},
     {"write", "32-byte stores; their line reads are not counted", 1, false, false, has_avx2,
      write_avx2},
     {"write-nt", "32-byte streaming stores", 1, false, false, has_avx2, write_nt_avx2},
