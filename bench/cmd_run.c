@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "bench/bare.h"
 #include "bench/comm_sweep.h"
+#include "bench/kernels_suite.h"
 #include "bench/links_sweep.h"
 #include "bench/profiles.h"
 
@@ -81,6 +82,13 @@ out:
     return status;
 }
 
+static enum ep_status run_kernels(struct ep_session *s, const struct ep_profile *profile)
+{
+    int64_t num_short = 0;
+    return ep_kernels_suite_run(s, strcmp(profile->name, "quick") == 0, profile->kernels_s, stdout,
+                                &num_short);
+}
+
 static enum ep_status run_bare(struct ep_session *s, const struct ep_profile *profile)
 {
     if (ep_comm_size(s->world) == 1) {
@@ -114,6 +122,7 @@ static const struct {
 } stages[] = {
     {"topo", run_topo},
     {"links", run_links},
+    {"kernels", run_kernels},
     {"bare", run_bare},
     {"comm", run_comm},
 };

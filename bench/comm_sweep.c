@@ -426,6 +426,7 @@ static enum ep_status visit_one(struct ep_comm_sweep *s, struct ep_session *sess
     for (int op = 0; op < EP_NUM_OPS; op++) {
         ep_record_init(&records[op], EP_RECORD_COMM);
     }
+    EP_TRY(ep_session_probe_distance(session));
     EP_TRY(find_part(parts, session, point, &part));
     status = ep_comm_case_visit(session, part, point, &effort, visit, records);
     if (status == EP_ENOMEM) {

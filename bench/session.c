@@ -323,6 +323,38 @@ out:
     return status;
 }
 
+static enum ep_status barrier_run(void *ctx)
+{
+    return ep_comm_barrier(ctx);
+}
+
+enum ep_status ep_session_probe_distance(struct ep_session *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_harness_result result = {0};
+    const struct ep_harness_env env = ep_comm_harness_env(s->world);
+    const struct ep_harness_work work = {.run = barrier_run, .ctx = s->world};
+    struct ep_harness_plan plan = ep_harness_plan_default(1);
+    plan.min_samples = plan.max_samples = 200;
+    if (ep_comm_size(s->world) == 1) {
+        return EP_OK;
+    }
+    EP_TRY(ep_harness_measure(&env, &work, &plan, &result));
+    const double median_s = result.summary.median;
+    s->barrier_low_s = s->barrier_low_s > 0 ? fmin(s->barrier_low_s, median_s) : median_s;
+    s->barrier_high_s = fmax(s->barrier_high_s, median_s);
+    if (s->barrier_high_s > 1.5 * s->barrier_low_s) {
+        EP_TRY(ep_session_warn(s, "moving-ranks", "a barrier took %.2f us at one time and %.2f us at "
+                               "another: the distance between ranks changes during the run (virtual "
+                               "CPUs that are moved between host cores?), so visits of one case "
+                               "differ; trust medians over many visits", s->barrier_low_s * 1e6,
+                               s->barrier_high_s * 1e6));
+    }
+out:
+    ep_harness_result_fini(&result);
+    return status;
+}
+
 enum ep_status ep_session_begin_record(struct ep_session *s, const struct ep_comm *comm,
                                        struct ep_record *record)
 {

@@ -51,6 +51,8 @@ struct ep_session {
     struct ep_arena *arena;     /* this rank's message buffers */
     double null_s;              /* a null operation's cost, barrier cadence; NaN until measured */
     double clock_step_s;        /* smallest step of the clock */
+    double barrier_low_s;       /* fastest and slowest probe so far; 0 = none */
+    double barrier_high_s;
     int64_t order_idx;          /* records so far */
     int64_t num_failed_checks;  /* records whose check failed */
 };
@@ -68,6 +70,11 @@ EP_MUST_CHECK enum ep_status ep_session_close(struct ep_session *session);
 
 /** Measure the null operation's cost (once; later calls return at once). Collective. */
 EP_MUST_CHECK enum ep_status ep_session_measure_null(struct ep_session *session);
+
+/** Time a barrier of the world (median of 200), and warn once where probes of this run are a factor 1.5
+ *  apart: then the ranks' distance changes under the run, as when a hypervisor moves virtual CPUs
+ *  between cores that share a cache and cores that do not. Collective. */
+EP_MUST_CHECK enum ep_status ep_session_probe_distance(struct ep_session *session);
 
 /** Rank 0: note a doubt about the whole run, once per name, on stderr and in run.json. */
 EP_MUST_CHECK enum ep_status ep_session_warn(struct ep_session *session, const char *name,
