@@ -49,7 +49,7 @@ static const struct argp_option options[] = {
      "compare back ends under measured peaks, interleaved, on all ranks at once", 2},
     {"suite", KEY_SUITE, "quick|standard", 0,
      "what `epbench run` measures: peaks, streams and the comparison", 2},
-    {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 1s)", 2},
+    {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 800ms)", 2},
     {"min-samples", KEY_MIN_SAMPLES, "N", 0, "samples of a row at least (default 5)", 2},
     {"json", KEY_JSON, "FILE", 0, "write the table's rows as JSON (- = standard output)", 2},
     {0},
@@ -116,7 +116,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         status = ep_parse_time(arg, "--row-time", &input->grid.row_budget_s);
         break;
     case KEY_MIN_SAMPLES:
-        status = ep_parse_i64(arg, "--min-samples", 1, EP_KERNELS_MAX_SAMPLES, &input->grid.min_samples);
+        status = ep_parse_i64(arg, "--min-samples", 3, EP_KERNELS_MAX_SAMPLES, &input->grid.min_samples);
         break;
     case KEY_SUITE:
         input->suite = arg;

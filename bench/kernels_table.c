@@ -28,7 +28,7 @@ struct ep_kernels_grid ep_kernels_grid_default(void)
         .num_tokens = sizeof default_tokens / sizeof *default_tokens,
         .backends = default_backends,
         .num_backends = sizeof default_backends / sizeof *default_backends,
-        .row_budget_s = 1.0,
+        .row_budget_s = 0.8,
         .min_samples = 5,
         .cold_caches = 4,
     };
@@ -272,9 +272,12 @@ static enum ep_status measure_row(struct block *block, int64_t tokens, struct sa
             spent_s += samples->max_s[c][samples->num - 1];
         }
         evaluate_row(block, tokens, samples, row);
-        go_on = samples->num < grid->min_samples || spent_s < grid->row_budget_s ||
-                (ep_kernels_row_is_open(row) && spent_s < 3 * grid->row_budget_s);
-        go_on = go_on && samples->num < MAX_SAMPLES;
+        /* long rows: three will do */
+        const double allowed_s = samples->num < 3                    ? INFINITY
+                                 : samples->num < grid->min_samples  ? 4 * grid->row_budget_s
+                                 : ep_kernels_row_is_open(row)       ? 3 * grid->row_budget_s
+                                                                     : grid->row_budget_s;
+        go_on = spent_s < allowed_s && samples->num < MAX_SAMPLES;
     }
 out:
     return status;

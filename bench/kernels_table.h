@@ -35,9 +35,9 @@ struct ep_kernels_grid {
     int64_t num_tokens;
     const char *const *backends; /* names; those not available here are left out with a warning */
     int64_t num_backends;
-    double row_budget_s; /* per row; at least min_samples are taken all the same. A row whose 95 %
-                            interval still holds a share that is asked goes on, up to 3 times that */
-    int64_t min_samples; /* 1 .. EP_KERNELS_MAX_SAMPLES */
+    double row_budget_s; /* per row. A row whose 95 % interval still holds a share that is asked goes on,
+                            up to 3 times that; one with fewer than min_samples up to 4 times */
+    int64_t min_samples; /* 3 .. EP_KERNELS_MAX_SAMPLES; fewer than 3 are never taken */
     double budget_s;     /* of the whole; rows that would begin later are skipped. 0 = no end */
     int64_t cold_caches; /* last-level caches that go by before a matrix is used again, >= 1 */
 };

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Blocking (kernels/README.md, "GEMM"): of k, so that a block of x and a panel of w share L2 (in
- * steps of 4 bytes a row); of rows, so that they are multiplied by one panel while it is there. A
- * stream that is read once is fetched AHEAD_BYTES early. */
-enum { BLOCK_STEPS = 1024, BLOCK_ROWS = 112, AHEAD_BYTES = 8192 };
+/* Blocking (kernels/README.md, "GEMM"): of k, so that two panels of w and a tile of x share L2 (in
+ * steps of 4 bytes a row); of rows, so that w is read from memory once for so many. A stream that is
+ * read once is fetched AHEAD_BYTES early. */
+enum { BLOCK_STEPS = 1024, BLOCK_ROWS = 256, AHEAD_BYTES = 8192 };
 
 struct native_state {
     const struct ep_native_isa *isa;
