@@ -17,6 +17,7 @@ extern "C" {
 #include <new>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -40,7 +41,12 @@ class Silent : public benchmark::BenchmarkReporter {
 // What matters is how the timed code was built: our own flags are in the context instead.
 class Honest : public benchmark::BenchmarkReporter {
   public:
+    // Up to 1.9 the library keeps the reporter that it makes, later it hands it over.
     explicit Honest(benchmark::BenchmarkReporter *inner) : inner_(inner) {}
+    explicit Honest(std::unique_ptr<benchmark::BenchmarkReporter> inner)
+        : owned_(std::move(inner)), inner_(owned_.get())
+    {
+    }
 
     bool ReportContext(const Context &context) override
     {
@@ -89,6 +95,7 @@ class Honest : public benchmark::BenchmarkReporter {
         return kept;
     }
 
+    std::unique_ptr<benchmark::BenchmarkReporter> owned_;
     benchmark::BenchmarkReporter *inner_; // the library's own
 };
 
