@@ -16,6 +16,7 @@
 /* The table of commands in epbench.c declares them likewise. */
 enum ep_status ep_cmd_run(int argc, char **argv);
 enum ep_status ep_cmd_fit(int argc, char **argv);
+enum ep_status ep_cmd_report(int argc, char **argv);
 
 enum { KEY_PROFILE = 3000 };
 
@@ -130,10 +131,32 @@ static const struct {
 /* After MPI has ended, on one process: what needs nothing but the records. */
 static const struct {
     const char *title;
+    const char *option; /* before the directory; NULL = none */
     enum ep_status (*run)(int argc, char **argv);
 } reports[] = {
-    {"epbench fit", ep_cmd_fit},
+    {"epbench fit", "--quiet", ep_cmd_fit},
+    {"epbench report", NULL, ep_cmd_report},
 };
+
+/* All of them, even if one fails: a run that cannot be fitted still has a report. */
+static enum ep_status write_reports(char *directory, enum ep_status status)
+{
+    for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
+        char *argv[4] = {(char *)reports[i].title};
+        int argc = 1;
+        if (reports[i].option != NULL) {
+            argv[argc++] = (char *)reports[i].option;
+        }
+        argv[argc++] = directory;
+        const enum ep_status made = reports[i].run(argc, argv);
+        if (made != EP_OK) {
+            fprintf(stderr, "%s: %s\n", reports[i].title, ep_error_text());
+            ep_error_clear();
+        }
+        status = status != EP_OK ? status : made;
+    }
+    return status;
+}
 
 static enum ep_status measure(struct ep_session *session, const struct ep_profile *profile)
 {
@@ -190,11 +213,11 @@ out:;
     enum ep_status closed = ep_session_close(session);
     status = status != EP_OK ? status : closed;
     if (directory != NULL && (status == EP_OK || status == EP_ECHECK)) {
-        for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
-            const enum ep_status made =
-                reports[i].run(2, (char *[]){(char *)reports[i].title, directory, NULL});
-            status = status != EP_OK ? status : made;
+        if (ep_error_text()[0] != '\0') { /* a failed check: said before the reports talk */
+            fprintf(stderr, "%s: %s\n", argv[0], ep_error_text());
+            ep_error_clear();
         }
+        status = write_reports(directory, status);
     }
     free(directory);
     return status;

@@ -17,6 +17,7 @@ COMMAND(kernels);
 COMMAND(topo);
 COMMAND(links);
 COMMAND(fit);
+COMMAND(report);
 COMMAND(route);
 
 static const struct ep_command commands[] = {
@@ -26,6 +27,8 @@ static const struct ep_command commands[] = {
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"report", "report.html of one or more runs: figures, fit, warnings, what was run", false,
+     ep_cmd_report},
     {"kernels", "expert GEMMs, FFNs, permute, copies, measured peaks, on one and on all ranks", true,
      ep_cmd_kernels},
     {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},

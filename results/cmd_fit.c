@@ -25,6 +25,7 @@ struct input {
     const char *directories[MAX_DIRECTORIES];
     int num_directories;
     const char *json; /* NULL = the table on stdout */
+    bool quiet;       /* no table */
     struct ep_fit_options options;
 };
 
@@ -36,6 +37,7 @@ static const struct argp_option options[] = {
     {"seed", 's', "SEED", 0, "Random seed of the bootstrap (default 1)", 0},
     {"peak", 'p', "BANDWIDTH", 0, "No rank can move more than this, for example 25GB/s (default: "
      "the copy peak that the records hold, if any)", 0},
+    {"quiet", 'q', NULL, 0, "Write machine.json without printing the table", 0},
     {0},
 };
 /* clang-format on */
@@ -46,6 +48,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     int64_t number = 0;
     switch (key) {
     case 'j': in->json = text; return 0;
+    case 'q': in->quiet = true; return 0;
     case 'b':
         if (ep_parse_i64(text, "--bootstrap", 0, 100000, &number) != EP_OK) {
             return EINVAL;
@@ -243,7 +246,7 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
     EP_TRY(ep_fit_records(&records, &in.options, &fit));
     EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
     /* What was found is shown even where the directory cannot be written. */
-    if (in.json == NULL || strcmp(in.json, "-") != 0) {
+    if (!in.quiet && (in.json == NULL || strcmp(in.json, "-") != 0)) {
         EP_TRY(print_fit(&fit, stdout));
     }
     if (in.json != NULL) {
