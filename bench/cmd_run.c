@@ -7,6 +7,7 @@
 #include "bench/kernels_suite.h"
 #include "bench/links_sweep.h"
 #include "bench/profiles.h"
+#include "bench/repeat.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,12 +19,27 @@ enum ep_status ep_cmd_run(int argc, char **argv);
 enum ep_status ep_cmd_fit(int argc, char **argv);
 enum ep_status ep_cmd_report(int argc, char **argv);
 
-enum { KEY_PROFILE = 3000 };
+enum { KEY_PROFILE = 3000, KEY_RESUME, KEY_REPEAT };
 
 struct input {
     struct ep_session_options session;
     const struct ep_profile *profile;
+    const char *repeat; /* record id; NULL = the whole profile */
 };
+
+static enum ep_status check_options(const struct input *input)
+{
+    const struct ep_session_options *session = &input->session;
+    if (session->resume && (session->output != NULL || input->repeat != NULL)) {
+        return ep_error_set(EP_EINVAL, "--resume goes on in its own directory: without -o and "
+                            "--repeat");
+    }
+    if (input->repeat != NULL && session->append == NULL) {
+        return ep_error_set(EP_EINVAL, "--repeat RECORD_ID needs --append DIR, the run that has the "
+                            "record");
+    }
+    return EP_OK;
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -32,6 +48,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &input->session;
         return 0;
+    case KEY_RESUME:
+        input->session.append = arg;
+        input->session.resume = true;
+        return 0;
+    case KEY_REPEAT:
+        input->repeat = arg;
+        return 0;
+    case ARGP_KEY_SUCCESS:
+        return check_options(input) == EP_OK ? 0 : EINVAL;
     case KEY_PROFILE:
         input->session.profile = arg;
         return ep_profile_find(arg, &input->profile) == EP_OK ? 0 : EINVAL;
@@ -43,6 +68,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option options[] = {
     {"profile", KEY_PROFILE, "NAME", 0,
      "quick (2 minutes), standard (15 minutes) or full (2 hours); default quick", 1},
+    {"resume", KEY_RESUME, "DIR", 0, "finish the run in DIR: only what it lacks is measured", 1},
+    {"repeat", KEY_REPEAT, "RECORD_ID", 0,
+     "measure the point of one comm record of the run in --append DIR again", 1},
     {0},
 };
 
@@ -120,12 +148,13 @@ out:
 static const struct {
     const char *name;
     enum ep_status (*run)(struct ep_session *session, const struct ep_profile *profile);
+    int kind; /* of its records: a resumed run that has some does not take the stage again; -1: none */
 } stages[] = {
-    {"topo", run_topo},
-    {"links", run_links},
-    {"kernels", run_kernels},
-    {"bare", run_bare},
-    {"comm", run_comm},
+    {"topo", run_topo, -1},
+    {"links", run_links, EP_RECORD_LINKS},
+    {"kernels", run_kernels, EP_RECORD_KERNELS},
+    {"bare", run_bare, EP_RECORD_COMM},
+    {"comm", run_comm, -1} /* it knows which visits are there */,
 };
 
 /* After MPI has ended, on one process: what needs nothing but the records. */
@@ -169,6 +198,9 @@ static enum ep_status measure(struct ep_session *session, const struct ep_profil
             EP_TRY(ep_session_skip(session, stages[i].name, "interrupted"));
             continue;
         }
+        if (stages[i].kind >= 0 && (session->done_kinds & 1U << stages[i].kind) != 0) {
+            continue;
+        }
         const double stage_start_s = ep_comm_now_s();
         EP_TRY(stages[i].run(session, profile));
         if (ep_comm_is_root(session->world)) {
@@ -176,6 +208,24 @@ static enum ep_status measure(struct ep_session *session, const struct ep_profil
                     ep_comm_now_s() - stage_start_s, ep_comm_now_s() - start_s);
         }
     }
+out:
+    return status;
+}
+
+/* The profile that the run to be finished was started with. */
+static enum ep_status find_resumed_profile(struct input *input)
+{
+    enum ep_status status = EP_OK;
+    struct ep_run run;
+    EP_TRY(ep_run_read(input->session.append, &run));
+    if (run.profile == NULL) {
+        status = ep_error_set(EP_EINVAL, "%s: was not made by epbench run: there is no profile to "
+                              "finish", input->session.append);
+    } else {
+        status = ep_profile_find(run.profile, &input->profile);
+        input->session.profile = input->profile->name;
+    }
+    ep_run_fini(&run);
 out:
     return status;
 }
@@ -195,15 +245,23 @@ enum ep_status ep_cmd_run(int argc, char **argv)
     };
     enum ep_status status = EP_OK;
     struct ep_session *session = NULL;
+    struct ep_repeat *repeat = NULL;
     char *directory = NULL;
     struct input input = {.session = ep_session_options_default()};
     input.session.profile = "quick";
     EP_TRY(ep_profile_find("quick", &input.profile));
     EP_TRY(ep_options_parse(&argp, argc, argv, &input));
     input.session.keep = true;
+    if (input.session.resume) {
+        EP_TRY(find_resumed_profile(&input));
+    }
+    if (input.repeat != NULL) {
+        EP_TRY(ep_repeat_create(input.session.append, input.repeat, &input.session, &repeat));
+    }
     EP_TRY(ep_session_open(argc, argv, &input.session, &session));
-    EP_TRY(measure(session, input.profile));
-    if (ep_comm_is_root(session->world)) {
+    EP_TRY(repeat != NULL ? ep_repeat_run(repeat, session) : measure(session, input.profile));
+    const bool last = session->options.launch_idx + 1 >= session->options.num_launches;
+    if (ep_comm_is_root(session->world) && repeat == NULL && last) {
         directory = strdup(session->dir.path);
         if (directory == NULL) {
             status = ep_error_set(EP_ENOMEM, "no memory");
@@ -220,5 +278,6 @@ out:;
         status = write_reports(directory, status);
     }
     free(directory);
+    ep_repeat_destroy(repeat);
     return status;
 }

@@ -2,6 +2,8 @@
 /* Filling comm records. */
 #include "bench/comm_record.h"
 
+#include "base/file.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -243,8 +245,25 @@ out:
     return status;
 }
 
-static enum ep_status fill_names(const struct ep_comm_setting *s, enum ep_op op,
-                                 struct ep_record *record)
+char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_case *point,
+                        enum ep_op op, const char *routing_id)
+{
+    int64_t tokens = point->tokens;
+    for (int64_t r = 0; point->tokens_per_rank != NULL && r < point->num_ranks; r++) {
+        tokens = point->tokens_per_rank[r] > tokens ? point->tokens_per_rank[r] : tokens;
+    }
+    return ep_format_new(
+        "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
+        "/%s/c%" PRId64 "/%s/%s/%s/%s",
+        ep_op_name(op), point->transport->name, point->algorithm, ep_dtype_name(point->dtype),
+        ep_dtype_name(point->combine_dtype), point->num_ranks, point->spread ? "spread" : "packed",
+        tokens, point->hidden, point->experts, point->top_k, point->skew->text, point->capacity,
+        session->options.cadence == EP_CADENCE_STREAM ? "stream" : "barrier",
+        point->cold ? "cold" : "warm", ep_pages_name(session->options.pages), routing_id);
+}
+
+static enum ep_status fill_names(const struct ep_session *session, const struct ep_comm_setting *s,
+                                 enum ep_op op, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     const struct ep_comm_case *point = s->point;
@@ -284,15 +303,11 @@ static enum ep_status fill_names(const struct ep_comm_setting *s, enum ep_op op,
         snprintf(name, sizeof name, "%.*s", (int)(equals - *setting), *setting);
         EP_TRY(ep_record_add_note(&record->mpi_params, name, "%s", equals + 1));
     }
-    /* routing_id stands for skew, shape, seed, placement and tokens; the names are for readers. */
-    EP_TRY(ep_record_set_text(
-        &record->case_name,
-        "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
-        "/%s/c%" PRId64 "/%s/%s/%s/%s",
-        record->op, record->transport, record->algorithm, record->dtype, record->combine_dtype,
-        record->ranks, record->rank_order, record->tokens, record->hidden, record->experts,
-        record->top_k, record->skew, point->capacity, record->cadence, record->buffers,
-        record->pages, record->routing_id));
+    free(record->case_name);
+    record->case_name = ep_comm_case_name(session, point, op, record->routing_id);
+    if (record->case_name == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for the name of a case");
+    }
 out:
     return status;
 }
@@ -309,7 +324,7 @@ enum ep_status ep_comm_record_fill(struct ep_session *session,
     record->huge_page_bytes = -huge;
     EP_TRY(fill_phases(setting, op, state, phases, record));
     if (ep_comm_is_root(setting->comm)) {
-        status = fill_names(setting, op, record);
+        status = fill_names(session, setting, op, record);
         if (status == EP_OK) {
             status = fill_features(session, setting, op, record);
         }

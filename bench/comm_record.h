@@ -40,6 +40,11 @@ EP_MUST_CHECK enum ep_status ep_comm_record_fill(struct ep_session *session,
                                                  const struct ep_harness_phases *phases,
                                                  struct ep_record *record);
 
+/** All factors of a case in one text, the key `case` of its records; new string, NULL without memory.
+ *  routing_id stands for skew, shape, seed, placement and tokens; the names are for readers. */
+char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_case *point,
+                        enum ep_op op, const char *routing_id);
+
 /** Rank 0: keep the rows of this routing beside the records (up to 64 ranks). */
 EP_MUST_CHECK enum ep_status ep_comm_record_write_traffic(const struct ep_comm_setting *setting,
                                                           const char *directory);

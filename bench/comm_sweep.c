@@ -3,6 +3,7 @@
 #include "bench/comm_sweep.h"
 
 #include "base/random.h"
+#include "bench/comm_record.h"
 #include "bench/comm_table.h"
 #include "kernels/models.h"
 
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_LIST = 64, MAX_CASES = 100000, MAX_TOKENS = 1 << 24, MAX_HIDDEN = 1 << 20 };
+enum { MAX_LIST = 64, MAX_CASES = 100000, MAX_TOKENS = 1 << 24, MAX_HIDDEN = 1 << 20,
+       ROUTING_ID_LENGTH = 32 };
 
 struct numbers {
     int64_t items[MAX_LIST];
@@ -40,6 +42,7 @@ struct ep_comm_sweep {
     const struct ep_model *model;
     struct ep_comm_case *cases; /* made by build_cases, when the number of ranks is known */
     int64_t num_cases;
+    char (*routing_ids)[ROUTING_ID_LENGTH]; /* [num_cases], made by check_cases */
 };
 
 static enum ep_status parse_numbers(const char *text, const char *what, int64_t min, int64_t max,
@@ -243,6 +246,7 @@ void ep_comm_sweep_destroy(struct ep_comm_sweep *s)
     ep_list_fini(&s->algorithms);
     ep_models_destroy(s->models);
     free(s->cases);
+    free(s->routing_ids);
     free(s);
 }
 
@@ -324,7 +328,8 @@ out:
 }
 
 /* Can the case be on its ranks at all? Built and thrown away, nothing timed. */
-static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed, bool *wraps)
+static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed, bool *wraps,
+                                 char routing_id[ROUTING_ID_LENGTH])
 {
     enum ep_status status = EP_OK;
     struct ep_placement placement = {0};
@@ -338,6 +343,7 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
                                             .tokens = &map, .top_k = point->top_k, .seed = seed};
     EP_TRY(ep_router_create(&config, &router));
     *wraps = ep_router_wraps(router);
+    snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_router_id(router));
 out:
     ep_router_destroy(router);
     ep_token_map_fini(&map);
@@ -348,9 +354,13 @@ out:
 static enum ep_status check_cases(struct ep_comm_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
+    s->routing_ids = calloc((size_t)s->num_cases + 1, sizeof *s->routing_ids);
+    if (s->routing_ids == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " cases", s->num_cases);
+    }
     for (int64_t i = 0; i < s->num_cases; i++) {
         bool wraps = false;
-        EP_TRY(check_case(&s->cases[i], session->options.seed, &wraps));
+        EP_TRY(check_case(&s->cases[i], session->options.seed, &wraps, s->routing_ids[i]));
         if (wraps) {
             EP_TRY(ep_session_warn(session, "trace-wraps", "%s has fewer tokens than the ranks "
                                    "together: its rows come again", s->cases[i].skew->text));
@@ -461,6 +471,28 @@ static void show_progress(struct ep_session *session, int64_t done, int64_t tota
             left_s, done == total ? "\n" : "");
 }
 
+/* Does the resumed run have this visit, all its operations? */
+static enum ep_status is_done(const struct ep_comm_sweep *s, struct ep_session *session,
+                              int64_t idx, int64_t visit, bool *done)
+{
+    enum ep_status status = EP_OK;
+    *done = session->options.resume;
+    for (int op = 0; op < EP_NUM_OPS && *done; op++) {
+        if (!s->cases[idx].ops[op]) {
+            continue;
+        }
+        char *name = ep_comm_case_name(session, &s->cases[idx], (enum ep_op)op,
+                                       s->routing_ids[idx]);
+        status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+        EP_TRY(ep_comm_agree(session->world, status));
+        status = ep_session_is_done(session, name, visit, done);
+        free(name);
+        EP_TRY(status);
+    }
+out:
+    return status;
+}
+
 static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *session,
                                 struct ep_comm_table *table, int64_t *order)
 {
@@ -480,6 +512,12 @@ static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *sess
         ep_random_shuffle_i64(&random, order, s->num_cases);
         for (int64_t i = 0; i < s->num_cases; i++) {
             double left_s = 0;
+            bool done_before = false;
+            EP_TRY(is_done(s, session, order[i], visit, &done_before));
+            if (done_before) {
+                done++;
+                continue;
+            }
             EP_TRY(time_left(s, session, start_s, &left_s));
             EP_TRY(ep_session_interrupted(session, &interrupted));
             if (left_s <= 0 || interrupted) {

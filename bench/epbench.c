@@ -2,7 +2,6 @@
 /* The roof: the table of commands, and the only place that prints a failure and exits. */
 #include "base/command.h"
 #include "base/options.h"
-#include "bench/launch.h"
 #include "bench/version.h"
 
 #include <stdio.h>
@@ -90,9 +89,6 @@ static enum ep_status run_command(int argc, char **argv, char *title, size_t len
         return unknown_command(argv[1]);
     }
     snprintf(title, length, "epbench %s", command->name);
-    if (command->needs_ranks && ep_launch_is_needed(argc, argv)) {
-        return ep_launch(argc, argv);
-    }
     argv[1] = title;
     return command->run(argc - 1, argv + 1);
 }

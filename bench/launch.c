@@ -1,116 +1,159 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Builds the mpirun line and execs it. */
+/* Builds the mpirun line and runs it. */
 #include "bench/launch.h"
 
-#include "base/options.h"
 #include "base/units.h"
 #include "topologies/restrictions.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
-
-bool ep_launch_is_needed(int argc, char **argv)
-{
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "--usage") == 0) {
-            return false;
-        }
-    }
-    return ep_options_launcher_rank() < 0;
-}
-
-/* Value of "--name VALUE", "--name=VALUE" or "-n VALUE"; NULL if absent. */
-static const char *find_value(int argc, char **argv, const char *option)
-{
-    const size_t length = strlen(option);
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], option) == 0 && i + 1 < argc) {
-            return argv[i + 1];
-        }
-        const bool is_long = option[1] == '-';
-        if (is_long && strncmp(argv[i], option, length) == 0 && argv[i][length] == '=') {
-            return argv[i] + length + 1;
-        }
-        if (!is_long && strncmp(argv[i], option, length) == 0 && argv[i][length] != '\0') {
-            return argv[i] + length;
-        }
-    }
-    return NULL;
-}
 
 /* As root, Open MPI wants to be told twice. */
 static void allow_root(void)
 {
-    if (geteuid() != 0 || getenv("OMPI_ALLOW_RUN_AS_ROOT") != NULL) {
+    static const char *const names[] = {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"};
+    if (geteuid() != 0 || (getenv(names[0]) != NULL && getenv(names[1]) != NULL)) {
         return;
     }
-    fprintf(stderr, "epbench: running as root: setting OMPI_ALLOW_RUN_AS_ROOT and "
-                    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM for mpirun\n");
-    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
-    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    fprintf(stderr, "epbench: running as root: setting %s and %s for mpirun\n", names[0], names[1]);
+    setenv(names[0], "1", 1);
+    setenv(names[1], "1", 1);
 }
 
-enum ep_status ep_launch(int argc, char **argv)
+/* The words of one launch. */
+struct line {
+    char **words;
+    int64_t num;
+};
+
+/* Is words[i] an option for the output directory? Sets how many words it takes. */
+static int output_words(char *const *argv, int i)
 {
-    const int64_t cores = ep_topo_count_usable_cores();
-    int64_t ranks = cores;
-    const char *n = find_value(argc, argv, "-n");
-    if (n != NULL) {
-        const enum ep_status status = ep_parse_i64(n, "-n", 1, 1 << 20, &ranks);
-        if (status != EP_OK) {
-            return status;
+    if (strcmp(argv[i], "-o") == 0 || strcmp(argv[i], "--output") == 0) {
+        return 2;
+    }
+    return strncmp(argv[i], "-o", 2) == 0 || strncmp(argv[i], "--output=", 9) == 0;
+}
+
+static void add_arguments(struct line *line, const struct ep_launch_plan *plan, int argc,
+                          char **argv, bool appends)
+{
+    static char command[64];
+    const char *space = strchr(argv[0], ' ');
+    snprintf(command, sizeof command, "%s", space != NULL ? space + 1 : argv[0]);
+    line->words[line->num++] = command;
+    for (int i = 1; i < argc; i++) {
+        const int skipped = appends ? output_words(argv, i) : 0;
+        if (skipped > 0) {
+            i += skipped - 1;
+        } else {
+            line->words[line->num++] = argv[i];
         }
     }
-    const char *launcher = find_value(argc, argv, "--launcher");
-    if (launcher == NULL) {
-        launcher = getenv("EPBENCH_LAUNCHER");
+    if (appends) {
+        line->words[line->num++] = (char *)"--append";
+        line->words[line->num++] = (char *)plan->output;
     }
-    const char *chosen = launcher;
+}
+
+static int run_and_wait(char **words)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        execvp(words[0], words);
+        _exit(127);
+    }
+    int status = 0;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (child < 0 || !WIFEXITED(status)) {
+        return 3;
+    }
+    return WEXITSTATUS(status);
+}
+
+/* Launch after launch; ends the process. */
+static enum ep_status run_launches(const struct ep_launch_plan *plan, struct line *line, int argc,
+                                   char **argv)
+{
+    const int64_t start = line->num;
+    int worst = 0;
+    for (int64_t i = 0; i < plan->num_launches; i++) {
+        char idx[32];
+        snprintf(idx, sizeof idx, "%" PRId64, i);
+        line->num = start;
+        add_arguments(line, plan, argc, argv, i > 0 && plan->append == NULL);
+        line->words[line->num++] = (char *)"--launch-idx";
+        line->words[line->num++] = idx;
+        line->words[line->num] = NULL;
+        const int code = run_and_wait(line->words);
+        if (code == 127) {
+            return ep_error_set(EP_EENV, "%s cannot be started (Debian package openmpi-bin; or "
+                                "--launcher CMD)", line->words[0]);
+        }
+        worst = code > worst ? code : worst;
+        if (code > 1) {
+            break; /* bad input or no environment: again would be the same */
+        }
+    }
+    exit(worst);
+}
+
+enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **argv)
+{
+    enum ep_status status = EP_OK;
+    struct ep_list launcher = {0};
+    struct line line = {0};
+    const int64_t cores = ep_topo_count_usable_cores();
+    const int64_t ranks = plan->num_ranks > 0 ? plan->num_ranks : cores;
+    const char *chosen = plan->launcher != NULL ? plan->launcher : getenv("EPBENCH_LAUNCHER");
     if (chosen == NULL) {
         chosen = ranks > cores ? "mpirun --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none"
                                : "mpirun --bind-to core";
     }
     char program[4096];
+    char number[32];
     const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length < 0) {
         return ep_error_set(EP_EENV, "the path of this program cannot be read: %s",
                             strerror(errno));
     }
     program[length] = '\0';
-    allow_root();
-
-    struct ep_list words = {0};
-    const enum ep_status status = ep_list_split(chosen, ' ', "--launcher", &words);
-    if (status != EP_OK) {
-        return status;
-    }
-    char number[32];
     snprintf(number, sizeof number, "%" PRId64, ranks);
-    char **line = calloc((size_t)words.num + (size_t)argc + 4, sizeof *line);
-    if (line == NULL) {
-        ep_list_fini(&words);
-        return ep_error_set(EP_ENOMEM, "no memory to start %s", chosen);
+    allow_root();
+    EP_TRY(ep_list_split(chosen, ' ', "--launcher", &launcher));
+    line.words = calloc((size_t)launcher.num + (size_t)argc + 10, sizeof *line.words);
+    if (line.words == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory to start %s", chosen);
+        goto out;
     }
-    int64_t num = 0;
-    for (int64_t i = 0; i < words.num; i++) {
-        line[num++] = words.items[i];
+    for (int64_t i = 0; i < launcher.num; i++) {
+        line.words[line.num++] = launcher.items[i];
     }
-    line[num++] = (char[]){"-n"};
-    line[num++] = number;
-    line[num++] = program;
-    for (int i = 1; i < argc; i++) {
-        line[num++] = argv[i];
-    }
+    line.words[line.num++] = (char *)"-n";
+    line.words[line.num++] = number;
+    line.words[line.num++] = program;
     fflush(stdout);
-    execvp(line[0], line);
-    const int cause = errno;
-    (void)ep_error_set(EP_EENV, "%s cannot be started: %s%s", words.items[0], strerror(cause),
-                       cause == ENOENT ? " (Debian package openmpi-bin; or --launcher CMD)" : "");
-    free(line);
-    ep_list_fini(&words);
-    return EP_EENV;
+    if (plan->num_launches > 1) {
+        if (plan->output == NULL && plan->append == NULL) {
+            status = ep_error_set(EP_EINVAL, "--launches %" PRId64 " needs a directory that all of "
+                                  "them write to: -o DIR", plan->num_launches);
+            goto out;
+        }
+        EP_TRY(run_launches(plan, &line, argc, argv));
+    }
+    add_arguments(&line, plan, argc, argv, false);
+    execvp(line.words[0], line.words);
+    status = ep_error_set(EP_EENV, "%s cannot be started: %s%s", line.words[0], strerror(errno),
+                          errno == ENOENT ? " (Debian package openmpi-bin; or --launcher CMD)" : "");
+out:
+    free(line.words);
+    ep_list_fini(&launcher);
+    return status;
 }

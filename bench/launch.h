@@ -5,15 +5,22 @@
 
 #include "base/error.h"
 
-#include <stdbool.h>
+#include <stdint.h>
 
-/** Is this process without a launcher, and not just asked for --help? */
-bool ep_launch_is_needed(int argc, char **argv);
+/** How ranks are started, as the options say. */
+struct ep_launch_plan {
+    int64_t num_ranks;    /* 0: one per core that this process may use */
+    const char *launcher; /* NULL: EPBENCH_LAUNCHER, else mpirun with what the number of ranks needs */
+    int64_t num_launches; /* >= 1 */
+    const char *output;   /* -o DIR as given; NULL = none */
+    const char *append;   /* --append DIR as given; NULL = none */
+};
 
-/** Replace this process by `mpirun -n N PROGRAM ARGUMENTS`; returns only on failure (EP_EENV).
- *  -n N (default: one rank per core that this process may use) and --launcher CMD (default:
- *  EPBENCH_LAUNCHER, else mpirun with the options that the number of ranks needs) are read from
- *  argv and stay there for the command, which ignores them. */
-EP_MUST_CHECK enum ep_status ep_launch(int argc, char **argv);
+/** Run `mpirun -n N PROGRAM ARGUMENTS` in place of this process, with argv's command and options
+ *  (argv[0] is "epbench COMMAND"). With several launches, one after the other: the first makes the run
+ *  that the others append to; this process then ends with the worst exit status.
+ *  Returns only where nothing could be started: EP_EENV naming the launcher; EP_EINVAL for several
+ *  launches without a directory. */
+EP_MUST_CHECK enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **argv);
 
 #endif

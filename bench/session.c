@@ -2,6 +2,8 @@
 /* Opening and closing a measuring session. */
 #include "bench/session.h"
 
+#include "base/options.h"
+#include "bench/launch.h"
 #include "bench/session_doubts.h"
 #include "bench/version.h"
 #include "base/file.h"
@@ -157,6 +159,67 @@ out:
     return status;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static char *done_key(const char *case_name, int64_t visit_idx, int64_t launch_idx)
+{
+    return ep_format_new("%s visit %lld launch %lld", case_name, (long long)visit_idx,
+                         (long long)launch_idx);
+}
+
+/* Rank 0: which visits the run to be resumed has already. */
+static enum ep_status read_done(struct ep_session *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_records records = {0};
+    EP_TRY(ep_records_read(&s->options.append, 1, &records));
+    s->done = calloc((size_t)records.num + 1, sizeof *s->done);
+    status = s->done == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+    for (int64_t i = 0; status == EP_OK && i < records.num; i++) {
+        const struct ep_record *record = &records.items[i];
+        s->done[i] = done_key(record->case_name, record->visit_idx, record->launch_idx);
+        status = s->done[i] == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+        s->num_done++;
+        s->done_kinds |= 1U << record->kind;
+    }
+    if (status == EP_OK) {
+        qsort(s->done, (size_t)s->num_done, sizeof *s->done, compare_texts);
+    }
+    if (status == EP_OK && s->run.num_ranks != ep_comm_size(s->world)) {
+        status = ep_error_set(EP_EINVAL, "%s was measured on %lld ranks, these are %d: use -n %lld",
+                              s->options.append, (long long)s->run.num_ranks,
+                              ep_comm_size(s->world), (long long)s->run.num_ranks);
+    }
+out:
+    ep_records_fini(&records);
+    return status;
+}
+
+enum ep_status ep_session_is_done(struct ep_session *s, const char *case_name, int64_t visit_idx,
+                                  bool *done)
+{
+    enum ep_status status = EP_OK;
+    int64_t found = 0;
+    if (ep_comm_is_root(s->world) && s->num_done > 0) {
+        char *key = done_key(case_name, visit_idx, s->options.launch_idx);
+        if (key == NULL) {
+            status = ep_error_set(EP_ENOMEM, "no memory to resume");
+        } else {
+            found = bsearch(&key, s->done, (size_t)s->num_done, sizeof *s->done,
+                            compare_texts) != NULL;
+        }
+        free(key);
+    }
+    EP_TRY(ep_comm_agree(s->world, status));
+    EP_TRY(ep_comm_max_i64(s->world, &found, 1));
+    *done = found != 0;
+out:
+    return status;
+}
+
 /* Rank 0: create the run, or read the one to append to. */
 static enum ep_status open_directory(struct ep_session *s, int argc, char **argv, char **cpusets)
 {
@@ -167,6 +230,9 @@ static enum ep_status open_directory(struct ep_session *s, int argc, char **argv
         EP_TRY(ep_run_add_command(&s->run, argc, argv, ep_session_utc_s()));
         EP_TRY(ep_run_dir_append(s->options.append, &s->dir));
         s->writes = true;
+        if (s->options.resume) {
+            EP_TRY(read_done(s));
+        }
         if (s->dir.dropped_bytes > 0) {
             EP_TRY(ep_session_warn(s, "truncated-record", "%s: a record cut short by a crash "
                                    "(%lld bytes) was removed", s->options.append,
@@ -192,6 +258,10 @@ out:
 
 static void destroy(struct ep_session *s)
 {
+    for (int64_t i = 0; i < s->num_done; i++) {
+        free(s->done[i]);
+    }
+    free(s->done);
     ep_run_dir_fini(&s->dir);
     ep_run_fini(&s->run);
     ep_arena_destroy(s->arena);
@@ -205,11 +275,26 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
 {
     enum ep_status status = EP_OK;
     char **cpusets = NULL;
+    if (ep_options_launcher_rank() < 0) {
+        const struct ep_launch_plan plan = {
+            .num_ranks = options->num_ranks,
+            .launcher = options->launcher,
+            .num_launches = options->num_launches,
+            .output = options->output,
+            .append = options->append,
+        };
+        return ep_launch(&plan, argc, argv);
+    }
+    if (options->num_launches > 1 && options->launch_idx < 0) {
+        return ep_error_set(EP_EINVAL, "--launches: start epbench without mpirun, so that it can start "
+                            "mpirun again and again");
+    }
     struct ep_session *s = calloc(1, sizeof *s);
     if (s == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a session");
     }
     s->options = *options;
+    s->options.launch_idx = options->launch_idx < 0 ? 0 : options->launch_idx;
     s->null_s = NAN;
     ep_run_init(&s->run);
     EP_TRY(ep_comm_init(&s->world));
@@ -226,6 +311,10 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
     int64_t writes = s->writes;
     EP_TRY(ep_comm_max_i64(s->world, &writes, 1));
     s->writes = writes != 0;
+    int64_t shared[2] = {s->done_kinds, s->options.resume ? s->run.seed : 0};
+    EP_TRY(ep_comm_max_i64(s->world, shared, 2));
+    s->done_kinds = (unsigned)shared[0];
+    s->options.seed = s->options.resume ? (uint64_t)shared[1] : s->options.seed;
     EP_TRY(ep_comm_agree(s->world,
                          ep_arena_create(options->memory_bytes, options->pages, &s->arena)));
     EP_TRY(ep_session_find_doubts(s));
@@ -360,7 +449,6 @@ enum ep_status ep_session_begin_record(struct ep_session *s, const struct ep_com
 {
     enum ep_status status = EP_OK;
     record->launch_idx = s->options.launch_idx;
-    record->order_idx = s->order_idx;
     record->start_utc_s = ep_session_utc_s();
     record->ranks = ep_comm_size(comm);
     record->nodes = ep_comm_num_nodes(comm);
@@ -384,11 +472,11 @@ enum ep_status ep_session_add_record(struct ep_session *s, struct ep_record *rec
         if (record->check.wrong > 0 || record->check.missing > 0 || record->check.doubled > 0) {
             s->num_failed_checks++;
         }
+        record->order_idx = s->order_idx++;
         if (s->writes) {
             status = ep_run_dir_add_record(&s->dir, record);
         }
     }
-    s->order_idx++;
     return ep_comm_agree(s->world, status);
 }
 

@@ -22,6 +22,7 @@ struct ep_session_options {
     const char *output;    /* -o DIR, must not exist; NULL: see keep */
     const char *append;    /* --append DIR, an existing run */
     bool keep;             /* set by the command: without -o, write to the default directory */
+    bool resume;           /* set by the command: append is a run to be finished */
     const char *profile;   /* set by the command `run`; NULL else */
     int64_t num_ranks;     /* -n, for the launcher; 0 = not given */
     const char *launcher;  /* --launcher, read before MPI starts; here so that argp knows it */
@@ -30,7 +31,7 @@ struct ep_session_options {
     int64_t memory_bytes;  /* --memory: buffers of one rank at most */
     enum ep_cadence cadence; /* --cadence, default barrier */
     int64_t threads;       /* --threads per rank, default 1 */
-    int64_t launch_idx;    /* --launch-idx, set by --launches; default 0 */
+    int64_t launch_idx;    /* --launch-idx, set by --launches; -1 = not given (0 once open) */
     int64_t num_launches;  /* --launches, default 1 */
 };
 
@@ -53,11 +54,15 @@ struct ep_session {
     double clock_step_s;        /* smallest step of the clock */
     double barrier_low_s;       /* fastest and slowest probe so far; 0 = none */
     double barrier_high_s;
+    char **done;                /* [num_done] sorted keys of visits that a resumed run has; rank 0 */
+    int64_t num_done;
+    unsigned done_kinds;        /* bit k: the resumed run has records of kind k */
     int64_t order_idx;          /* records so far */
     int64_t num_failed_checks;  /* records whose check failed */
 };
 
-/** Start MPI, gather each host's topology once, find what makes numbers doubtful, open or create the
+/** Where no launcher started this process, start mpirun in its place (bench/launch.h): options have been
+ *  parsed by then, so that a bad one is told once, without mpirun. Else start MPI, gather each host's topology once, find what makes numbers doubtful, open or create the
  *  run directory, and reserve the arena. Collective over the world; the status is agreed.
  *  argv is what goes into run.json. */
 EP_MUST_CHECK enum ep_status ep_session_open(int argc, char **argv,
@@ -103,6 +108,10 @@ EP_MUST_CHECK enum ep_status ep_session_set_samples(struct ep_session *session,
  *  Collective over the world, the status is agreed; other ranks pass NULL. */
 EP_MUST_CHECK enum ep_status ep_session_add_record(struct ep_session *session,
                                                    struct ep_record *record);
+
+/** Does the resumed run have this visit of this case, in this launch? Collective. */
+EP_MUST_CHECK enum ep_status ep_session_is_done(struct ep_session *session, const char *case_name,
+                                                int64_t visit_idx, bool *done);
 
 /** Was Ctrl-C pressed on any rank? Collective. The record in flight is finished, no other begun. */
 EP_MUST_CHECK enum ep_status ep_session_interrupted(struct ep_session *session, bool *interrupted);

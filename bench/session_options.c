@@ -45,6 +45,7 @@ struct ep_session_options ep_session_options_default(void)
         .cadence = EP_CADENCE_BARRIER,
         .threads = 1,
         .num_launches = 1,
+        .launch_idx = -1,
     };
 }
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+# epbench comm and run as users call them: the exact form, records, bad input, crash and resume.
+cd "$EPBENCH_TEST_DIR"
+dir=cli_comm.d
+rm -rf "$dir"
+mkdir "$dir"
+cd "$dir"
+fail() { echo "cli_comm: $1" >&2; cat out err >&2 2>/dev/null || true; exit 1; }
+ranks() { # N COMMAND...: under mpirun, on any number of cores
+    n=$1
+    shift
+    mpirun -n "$n" --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none "$EPBENCH" "$@"
+}
+refused() { # STATUS TEXT ARGUMENTS...: one message, the status, nothing written
+    expected=$1 text=$2
+    shift 2
+    status=0
+    timeout 60 "$EPBENCH" "$@" >out 2>err || status=$?
+    [ $status = "$expected" ] || fail "$* gave $status, expected $expected"
+    grep -q -- "$text" err || fail "$* does not say '$text'"
+    [ "$(grep -c '^epbench [a-z]*: ' err)" = 1 ] || fail "$*: more than one message"
+}
+
+# The exact form, shortened by --iters.
+ranks 2 comm --experts 16 --top-k 2,4 --tokens 512,2048 --hidden 1024 --dtype bf16 \
+    --skew uniform,zipf:1.0,hot:4 --transport alltoallv,alltoallv-dedup --seed 7 --iters 3 \
+    --visits 1 -o run >out 2>err || fail "the exact form failed"
+# 2 top-k x 2 tokens x 3 skews x 2 transports x 2 operations
+[ "$(wc -l <run/records.jsonl)" = 48 ] || fail "expected 48 records"
+grep -q '"verified":true' run/records.jsonl || fail "nothing was verified"
+grep -q '"verified":false' run/records.jsonl && fail "a record is wrong"
+[ -s run/run.json ] && [ -s run/topology.xml ] || fail "run.json or topology.xml is missing"
+[ "$(ls run/traffic | wc -l)" = 12 ] || fail "expected 12 routings"
+
+# The same seed gives the same routing on another number of ranks' list, and in another order.
+ranks 3 comm --experts 16 --top-k 4,2 --tokens 512 --hidden 1024 --skew hot:4,uniform --ranks 2 \
+    --seed 7 --iters 3 --visits 1 --op dispatch -o other >out 2>err || fail "three ranks failed"
+ids() { grep '"tokens":512' "$1/records.jsonl" | grep "\"skew\":\"$2\"" | grep "\"top_k\":$3" |
+        grep -o '"routing_id":"[0-9a-f]*"' | sort -u; }
+[ "$(ids run uniform 2)" = "$(ids other uniform 2)" ] || fail "routing depends on the sweep"
+[ "$(ids run hot:4 4)" = "$(ids other hot:4 4)" ] || fail "routing depends on the sweep"
+
+# Appending, unequal tokens, padding, cold buffers, streams, forced algorithms, five ranks.
+ranks 5 comm --experts 7 --top-k 7 --tokens-per-rank 0,9,0,30,1 --hidden 3 --dtype fp8,fp32 \
+    --transport alltoall,alltoallv,alltoallv-dedup,null --algorithm linear,pairwise --cold \
+    --iters 3 --visits 2 --cadence stream -o five >out 2>err || fail "five ranks failed"
+grep -q '"verified":false' five/records.jsonl && fail "a record is wrong on five ranks"
+before=$(wc -l <five/records.jsonl)
+printf '{"schema":1,"half' >>five/records.jsonl # a crash in the middle of a record
+ranks 5 comm --experts 5 --tokens 4 --hidden 8 --iters 3 --visits 1 --append five >out 2>err ||
+    fail "append failed"
+[ "$(wc -l <five/records.jsonl)" = $((before + 2)) ] || fail "append lost or kept a bad line"
+
+# Without a launcher it starts one itself.
+"$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err || fail "self-launch failed"
+grep -q '^alltoallv' out || fail "no table"
+
+refused 2 'did you mean --tokens' comm --tokns 5
+refused 2 'not a whole number' comm --tokens 5x
+refused 2 'has no unit' comm --case-time 5
+refused 2 'top-k may be 1 to 8' comm --experts 8 --top-k 9
+refused 2 "did you mean 'uniform'" comm --skew unifrom
+refused 2 'did you mean alltoall' comm --transport altoall
+refused 2 'contradicts trace:sample' comm --experts 16 --skew trace:sample
+refused 2 'cannot be opened' comm --skew trace:/nonexistent.csv
+refused 2 'exists already' comm -n 1 -o run
+refused 3 'cannot be created' comm -n 1 -o /proc/nowhere
+refused 2 'no rank has a token' comm -n 2 --tokens-per-rank 0,0
+refused 2 'only one of them' comm -o a --append b
+refused 2 'no run.json\|cannot be opened' comm -n 1 --append nowhere
+refused 3 'cannot be started' comm --launcher /nonexistent/mpirun
+refused 2 'needs a directory' comm --launches 2
+[ ! -e a ] && [ ! -e b ] && [ ! -e nowhere ] || fail "a refused command wrote something"
+printf 'token,e0\n0,99999999\n' >bad.csv
+refused 2 'bad.csv:2' comm --skew trace:bad.csv
+printf 'token,e0,w0\n0,1,nan\n' >bad.csv
+refused 2 'bad.csv:2' comm --skew trace:bad.csv
+: >bad.csv
+refused 2 'bad.csv: is empty' comm --skew trace:bad.csv
+
+# One bad option on many ranks: every rank ends, none hangs.
+status=0
+timeout 60 mpirun -n 3 --oversubscribe "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
+[ $status = 2 ] || fail "a bad skew on three ranks gave $status"
+
+# A killed rank ends the job, and what was recorded stays readable.
+mpirun -n 2 --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none \
+    sh -c '[ "$OMPI_COMM_WORLD_RANK" = 1 ] && echo $$ >victim; exec "$0" "$@"' "$EPBENCH" comm \
+    --tokens 64,128,256 --skew uniform,zipf:1.0 --case-time 1s --visits 20 -o killed >out 2>err &
+job=$!
+for i in $(seq 100); do
+    [ "$(wc -l <killed/records.jsonl 2>/dev/null || echo 0)" -ge 2 ] && break
+    sleep 0.1
+done
+kill -KILL "$(cat victim)"
+status=0
+wait $job || status=$?
+[ $status != 0 ] || fail "the job with a killed rank ended well"
+"$EPBENCH" fit killed >out 2>err || fail "what a killed job recorded is not readable"
