@@ -125,10 +125,12 @@ void ep_html_table_open(struct ep_html *html, const char *caption,
     html->columns = columns;
     html->num_columns = 0;
     html->next_cell = -1;
-    ep_html_raw(html, "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"");
+    html->num_tables++;
+    ep_html_raw(html, "<p class=\"caption\" id=\"table-%d\">", html->num_tables);
     ep_html_put(html, "%s", caption);
-    ep_html_raw(html, "\">\n<table>\n");
-    ep_html_element(html, "caption", "%s", caption);
+    ep_html_raw(html, "</p>\n<div class=\"scroll\" role=\"region\" tabindex=\"0\" "
+                "aria-labelledby=\"table-%d\">\n<table aria-labelledby=\"table-%d\">\n",
+                html->num_tables, html->num_tables);
     ep_html_raw(html, "<thead><tr>");
     for (const struct ep_html_column *c = columns; c->name != NULL; c++) {
         ep_html_raw(html, "<th scope=\"col\"%s>", c->is_number ? " class=\"number\"" : "");

@@ -22,6 +22,7 @@ struct ep_html {
     size_t length;
     bool failed;
     const struct ep_html_column *columns; /* of the open table */
+    int num_tables; /* so far */
     int num_columns;
     int next_cell; /* in the open row; -1 = no row is open */
 };
@@ -44,7 +45,7 @@ void ep_html_put(struct ep_html *html, const char *format, ...) EP_PRINTF(2, 3);
 void ep_html_element(struct ep_html *html, const char *tag, const char *format, ...)
     EP_PRINTF(3, 4);
 
-/** A table that scrolls inside its own box. columns is borrowed until the table is closed. */
+/** A table that scrolls inside its own box, under a caption that does not. columns is borrowed until the table is closed. */
 void ep_html_table_open(struct ep_html *html, const char *caption,
                         const struct ep_html_column *columns);
 void ep_html_row(struct ep_html *html);

@@ -34,6 +34,16 @@ static const char *format_value(const struct ep_fit_parameter *p, double value, 
                                            : ep_format_time(value, text, length);
 }
 
+/* Cut the unit off `low` where `high` has the same one: "3.00 to 4.93 GB/s". */
+static void share_unit(char *low, const char *high)
+{
+    char *unit = strchr(low, ' ');
+    const char *other = strchr(high, ' ');
+    if (unit != NULL && other != NULL && strcmp(unit, other) == 0) {
+        *unit = '\0';
+    }
+}
+
 const char *ep_report_parameter(const struct ep_fit_parameter *p, char *text, size_t length)
 {
     char value[32], low[32], high[32];
@@ -42,9 +52,11 @@ const char *ep_report_parameter(const struct ep_fit_parameter *p, char *text, si
     } else if (isnan(p->low)) {
         snprintf(text, length, "%s (no interval)", format_value(p, p->value, value, sizeof value));
     } else {
-        snprintf(text, length, "%s (%s to %s)", format_value(p, p->value, value, sizeof value),
-                 format_value(p, p->low, low, sizeof low),
-                 format_value(p, p->high, high, sizeof high));
+        format_value(p, p->value, value, sizeof value);
+        format_value(p, p->low, low, sizeof low);
+        format_value(p, p->high, high, sizeof high);
+        share_unit(low, high);
+        snprintf(text, length, "%s (%s to %s)", value, low, high);
     }
     return text;
 }

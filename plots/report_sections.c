@@ -243,10 +243,13 @@ void ep_report_put_harness(const struct ep_report_input *in, struct ep_html *htm
     if (f->null_record == NULL) {
         ep_html_element(html, "p", "No record says what the harness costs.");
     } else {
-        ep_html_element(html, "p", "The null transport, which moves nothing, takes at most %s per "
-                        "repetition. Its largest share of any reported median is %.3g %%, in %s.",
-                        ep_format_time(f->null_s, cost, sizeof cost), 100 * f->null_share,
-                        f->null_record->case_name);
+        ep_html_raw(html, "<p>");
+        ep_html_put(html, "The null transport, which moves nothing, takes at most %s per repetition. "
+                    "Its largest share of any reported median is %.3g %%, in ",
+                    ep_format_time(f->null_s, cost, sizeof cost), 100 * f->null_share);
+        ep_html_raw(html, "<code>");
+        ep_html_put(html, "%s", f->null_record->case_name);
+        ep_html_raw(html, "</code>.</p>\n");
     }
     put_bare(in, html);
 }

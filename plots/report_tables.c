@@ -20,7 +20,9 @@ static void put_parameters(const struct ep_fit_rung *r, struct ep_html *html)
     for (int j = 0; j < r->num_parameters; j++) {
         ep_html_raw(html, "%s", j > 0 ? "<br>" : "");
         ep_html_put(html, "%s %s", r->parameters[j].name,
-                    ep_report_parameter(&r->parameters[j], text, sizeof text));
+                    r->parameters[j].withheld != NULL
+                        ? "withheld"
+                        : ep_report_parameter(&r->parameters[j], text, sizeof text));
     }
     ep_html_raw(html, "</td>");
     html->next_cell++;
@@ -42,6 +44,24 @@ static void put_rung(const struct ep_fit_rung *r, struct ep_html *html)
     } else {
         put_parameters(r, html);
     }
+}
+
+/* Reasons under the table, where they do not stretch its rows. */
+static void put_withheld(const struct ep_fit_group *g, struct ep_html *html)
+{
+    bool any = false;
+    for (int i = 0; i < EP_NUM_RUNGS; i++) {
+        const struct ep_fit_rung *r = &g->rungs[i];
+        for (int j = 0; j < r->num_parameters && r->same_as == NULL; j++) {
+            if (r->parameters[j].withheld != NULL) {
+                ep_html_raw(html, "%s", any ? "" : "<ul>\n");
+                ep_html_element(html, "li", "%s, %s withheld: %s", r->rung->name,
+                                r->parameters[j].name, r->parameters[j].withheld);
+                any = true;
+            }
+        }
+    }
+    ep_html_raw(html, "%s", any ? "</ul>\n" : "");
 }
 
 static void put_group(const struct ep_fit_group *g, struct ep_html *html)
@@ -68,6 +88,7 @@ static void put_group(const struct ep_fit_group *g, struct ep_html *html)
         put_rung(&g->rungs[i], html);
     }
     ep_html_table_close(html);
+    put_withheld(g, html);
     for (int64_t i = 0; i < g->notes.num; i++) {
         ep_html_element(html, "p", "Note: %s", g->notes.items[i].text);
     }
