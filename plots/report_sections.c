@@ -95,6 +95,8 @@ static const struct {
     {"unbound-ranks", "Ranks may move between cores: bind them (mpirun --bind-to core)."},
     {"cpu-quota", "Ranks are stopped when the quota is used up: lift it, or use fewer ranks."},
     {"load", "Something else was running: measure on a quiet machine."},
+    {"moving-ranks", "The distance between ranks changed during the run, as when virtual CPUs are moved "
+                     "between host cores: visits of one case differ; trust medians over many visits."},
     {"coarse-clock", "Do not trust times near the clock's step."},
     {"debug-build", "No number of this run says anything: build with optimisation."},
     {"harness-agreement", "At that size the harness and a bare call could not be shown to agree within "
