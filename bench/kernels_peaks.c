@@ -70,6 +70,7 @@ static enum ep_status choose_loop(struct ep_session *session, enum ep_dtype dtyp
             best_rate = (double)rounds * l->flops_per_round / median_s;
             peaks->loops[dtype] = l;
             peaks->rounds[dtype] = (int64_t)((double)rounds * sample_s / median_s) + 1;
+            peaks->least_s[dtype] = times_s[0] * (double)peaks->rounds[dtype] / (double)rounds;
         }
     }
 out:

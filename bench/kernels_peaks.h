@@ -13,6 +13,7 @@
 struct ep_kernels_peaks {
     const struct ep_peak_loop *loops[EP_NUM_DTYPES]; /* NULL for fp8 */
     int64_t rounds[EP_NUM_DTYPES];                   /* that take about 4 ms */
+    double least_s[EP_NUM_DTYPES];                   /* best sample so far, slowest rank's; s */
     const struct ep_stream_loop *read;
     char *buffer;
     int64_t buffer_bytes;

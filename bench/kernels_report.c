@@ -43,6 +43,11 @@ bool ep_kernels_row_is_open(const struct ep_kernels_row *row)
     return holds(&rule.share, rule.asked) || holds(&row->of_best, asked_of_best);
 }
 
+bool ep_kernels_row_is_disturbed(const struct ep_kernels_row *row)
+{
+    return row->peak_of_best < 0.95;
+}
+
 void ep_kernels_print_legend(const struct ep_kernels_peaks *peaks, int num_ranks, FILE *out)
 {
     fprintf(out,
@@ -86,11 +91,12 @@ void ep_kernels_row_print(const struct ep_kernels_row *row, FILE *out)
     for (int b = 0; b < row->num_backends; b++) {
         fprintf(out, " %8.1f", row->flops / row->median_s[b] / 1e9);
     }
-    fprintf(out, "  %4.2f of %-8s %5.2f %s\n", rule.share.median, rule.name,
+    fprintf(out, "  %4.2f of %-8s %5.2f %s%s\n", rule.share.median, rule.name,
             row->of_best.median,
             !ep_kernels_row_is_short(row)  ? "ok"
             : ep_kernels_row_is_open(row) ? "SHORT (interval holds the figure)"
-                                          : "SHORT");
+                                          : "SHORT",
+            ep_kernels_row_is_disturbed(row) ? ", disturbed: the cores were shared" : "");
     fflush(out);
 }
 
@@ -129,6 +135,7 @@ enum ep_status ep_kernels_row_to_json(const struct ep_kernels_row *row, json_t *
     EP_TRY(ep_json_set(object, "reached_low", ep_json_real(rule.share.low)));
     EP_TRY(ep_json_set(object, "reached_high", ep_json_real(rule.share.high)));
     EP_TRY(ep_json_set(object, "share_of_best", ep_json_real(row->of_best.median)));
+    EP_TRY(ep_json_set(object, "context_switches", json_integer(row->num_switches)));
     EP_TRY(ep_json_set(object, "short", json_boolean(ep_kernels_row_is_short(row))));
 out:
     return status;

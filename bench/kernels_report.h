@@ -46,6 +46,8 @@ struct ep_kernels_row {
     struct ep_kernels_share of_read;     /* weights_s / time */
     struct ep_kernels_share of_best;     /* time of the best other back end / time, at most 1 */
     int num_samples;
+    int64_t num_switches; /* involuntary context switches while sampling, all ranks */
+    double peak_of_best;  /* this row's median peak over the best sample of that peak so far */
 };
 
 /** What is asked of the default back end at so many tokens (kernels/README.md, "GEMM"): at 64 and more
@@ -68,6 +70,10 @@ void ep_kernels_print_legend(const struct ep_kernels_peaks *peaks, int num_ranks
 /** Column heads of a block whose back ends are those of `sets`; one line per row. */
 void ep_kernels_row_print_head(struct ep_kernels_gemm *const *sets, int num_sets, FILE *out);
 void ep_kernels_row_print(const struct ep_kernels_row *row, FILE *out);
+
+/** Did something take the cores while the row was sampled? Registers alone know no other reason to be
+ *  5 % below their best. */
+bool ep_kernels_row_is_disturbed(const struct ep_kernels_row *row);
 
 /** Append the row as an object. */
 EP_MUST_CHECK enum ep_status ep_kernels_row_to_json(const struct ep_kernels_row *row,

@@ -69,6 +69,7 @@ struct block {
 /* Samples of one row, slowest rank of each repetition. [0] peak, [1] read, then the back ends. */
 struct samples {
     int num;
+    struct ep_os_counters counters; /* of this rank, over the whole row */
     double local_s[MAX_BACKENDS + 2][MAX_SAMPLES];
     double max_s[MAX_BACKENDS + 2][MAX_SAMPLES];
 };
@@ -162,6 +163,8 @@ static enum ep_status sample_once(struct block *block, int64_t tokens, struct sa
         samples->max_s[c][s] = samples->local_s[c][s];
         EP_TRY(ep_comm_max_f64(world, &samples->max_s[c][s], 1));
     }
+    double *least_s = &block->peaks->least_s[block->dtype];
+    *least_s = fmin(*least_s, samples->max_s[0][s]);
     samples->num++;
 out:
     return status;
@@ -224,6 +227,8 @@ static void evaluate_shares(const struct block *block, const struct samples *sam
     row->of_peak = share_of(compute_s, own_s, num);
     row->of_roofline = share_of(bound_s, own_s, num);
     row->of_read = share_of(weights_s, own_s, num);
+    row->peak_of_best =
+        block->peaks->least_s[block->dtype] / median_of(samples->max_s[0], num);
     row->of_best = (struct ep_kernels_share){1.0, 1.0, 1.0};
     for (int b = 0; b < block->num_backends; b++) {
         const double *other_s = samples->max_s[2 + b];
@@ -266,6 +271,7 @@ static enum ep_status measure_row(struct block *block, int64_t tokens, struct sa
     bool go_on = true;
     samples->num = 0;
     EP_TRY(warm_up(block, tokens));
+    const struct ep_os_counters start = ep_os_counters_read();
     while (go_on) {
         EP_TRY(sample_once(block, tokens, samples));
         for (int c = 0; c < block->num_backends + 2; c++) {
@@ -279,29 +285,28 @@ static enum ep_status measure_row(struct block *block, int64_t tokens, struct sa
                                                                      : grid->row_budget_s;
         go_on = spent_s < allowed_s && samples->num < MAX_SAMPLES;
     }
+    samples->counters = ep_os_counters_since(&start);
+    row->num_switches = samples->counters.context_switches;
+    EP_TRY(ep_comm_sum_i64(block->session->world, &row->num_switches, 1));
 out:
     return status;
 }
 
 /* Fill a record's samples and common keys; collective. */
-static enum ep_status add_samples(struct block *block, const double *max_s, double *local_s,
-                                  int num, struct ep_record *record)
+static enum ep_status add_samples(struct block *block, struct samples *samples, int c,
+                                  struct ep_record *record)
 {
     enum ep_status status = EP_OK;
-    const struct ep_os_counters none = {.steal_s = NAN};
-    struct ep_harness_result result = {.num = num, .stop = EP_STOP_BUDGET};
-    double copy_s[MAX_SAMPLES];
-    memcpy(copy_s, max_s, (size_t)num * sizeof *copy_s);
-    result.samples_s = copy_s;
-    result.local_s = local_s;
-    result.local_median_s = median_of(local_s, num);
-    result.warmup_s = NAN;
+    struct ep_harness_result result = {.num = samples->num,
+                                       .samples_s = samples->max_s[c],
+                                       .local_s = samples->local_s[c],
+                                       .local_median_s = median_of(samples->local_s[c],
+                                                                   samples->num),
+                                       .warmup_s = NAN,
+                                       .stop = EP_STOP_BUDGET};
     EP_TRY(ep_session_begin_record(block->session, block->session->world, record));
-    EP_TRY(ep_session_set_samples(block->session, block->session->world, &result, &none, record));
-    record->warmup_s = NAN;
-    record->steal_s = NAN;
-    record->context_switches = EP_RECORD_ABSENT;
-    record->page_faults = EP_RECORD_ABSENT;
+    EP_TRY(ep_session_set_samples(block->session, block->session->world, &result,
+                                  &samples->counters, record));
     record->visit_idx = 0;
     EP_TRY(ep_record_set_text(&record->buffers, "cold"));
     EP_TRY(ep_record_set_text(&record->pages, "thp"));
@@ -317,8 +322,7 @@ static enum ep_status add_gemm_record(struct block *block, const struct ep_kerne
     const int64_t ranks = ep_comm_size(block->session->world);
     const bool by_peak = row->flops / row->bound_s > 0.999 * row->peak_flops_per_s;
     ep_record_init(&record, EP_RECORD_KERNELS);
-    EP_TRY(add_samples(block, samples->max_s[2 + b], samples->local_s[2 + b], samples->num,
-                       &record));
+    EP_TRY(add_samples(block, samples, 2 + b, &record));
     EP_TRY(ep_record_set_text(&record.case_name,
                               "kernels/gemm/%s/%s/%s/%s/tokens:%" PRId64 "/ranks:%" PRId64,
                               row->backends[b], ep_dtype_name(row->dtype), row->model, row->matrix,
@@ -358,7 +362,7 @@ static enum ep_status add_peak_record(struct block *block, bool is_read, struct 
     const char *loop =
         is_read ? block->peaks->read->name : block->peaks->loops[block->dtype]->name;
     ep_record_init(&record, EP_RECORD_KERNELS);
-    EP_TRY(add_samples(block, samples->max_s[c], samples->local_s[c], samples->num, &record));
+    EP_TRY(add_samples(block, samples, c, &record));
     EP_TRY(ep_record_set_text(&record.case_name, "kernels/%s/%s/%s/ranks:%d",
                               is_read ? "membw" : "peak", loop, ep_dtype_name(block->dtype),
                               ep_comm_size(block->session->world)));
