@@ -17,6 +17,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
 CXX_WARNINGS := -Wall -Wextra -Wshadow
 WERROR := $(if $(filter 1,$(EP_WERROR)),-Werror)
 OPT ?= -O3
+OPENMP ?= -fopenmp
 override C_ALL = -std=c11 -D_GNU_SOURCE -I. $(OPT) -g $(WARNINGS) $(WERROR) $(SANITIZE) $(CFLAGS)
 override CXX_ALL = -std=c++17 -I. $(OPT) -g $(CXX_WARNINGS) $(WERROR) $(SANITIZE) $(CXXFLAGS)
 
@@ -81,12 +82,13 @@ $(B)/topologies/%.o: DOORS = $(HWLOC_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/kernels/%.o: DOORS = $(CBLAS_CFLAGS) $(ONEDNN_CFLAGS) $(JANSSON_CFLAGS) $(GSL_CFLAGS)
 $(B)/results/%.o: DOORS = $(GSL_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/plots/%.o: DOORS = $(JANSSON_CFLAGS)
+$(B)/bench/xfer_%.o: C_ALL += $(OPENMP)
 $(B)/bench/%.o: DOORS = $(MPI_CFLAGS) $(BENCHMARK_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/tests/%.o: DOORS = $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) $(GSL_CFLAGS) $(MPI_CFLAGS)
 $(B)/bench/version.o: C_ALL += -DEP_VERSION='"$(VERSION)$(if $(GIT_ID),+g$(GIT_ID))"' -DEP_FLAGS='"$(OPT) $(SANITIZE) $(CFLAGS)"'
 
 LIBS_CORE = $(HWLOC_LIBS) $(CBLAS_LIBS) $(ONEDNN_LIBS) $(GSL_LIBS) $(JANSSON_LIBS) -lpthread -lm
-LIBS_ALL = $(MPI_LIBS) $(BENCHMARK_LIBS) $(LIBS_CORE)
+LIBS_ALL = $(OPENMP) $(MPI_LIBS) $(BENCHMARK_LIBS) $(LIBS_CORE)
 
 .PHONY: all
 all: $(B)/epbench ## Build the program, build/epbench

@@ -53,7 +53,8 @@ static enum ep_status set_up(struct ep_session *session, int64_t pair_bytes, str
     s->exchange = (struct ep_exchange){
         .comm = session->world, .placement = &s->placement, .routing = &s->routing,
         .hidden = row_bytes / 4, .dtype = EP_FP32, .combine_dtype = EP_FP32,
-        .row_bytes = row_bytes, .combine_row_bytes = row_bytes, .arena = session->arena,
+        .row_bytes = row_bytes, .combine_row_bytes = row_bytes, .threads = 1,
+        .arena = session->arena,
         .tokens = tokens,
     };
     EP_TRY(ep_transport_find("alltoallv", &s->transport));

@@ -99,6 +99,7 @@ static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
         .row_bytes = row_bytes,
         .combine_row_bytes = combine_row_bytes,
         .capacity = point->capacity,
+        .threads = (int)s->options.threads,
         .arena = s->arena,
         .tokens = tokens,
         .results = results,

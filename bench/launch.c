@@ -110,12 +110,19 @@ enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **arg
     enum ep_status status = EP_OK;
     struct ep_list launcher = {0};
     struct line line = {0};
+    char bound[96];
     const int64_t cores = ep_topo_count_usable_cores();
-    const int64_t ranks = plan->num_ranks > 0 ? plan->num_ranks : cores;
+    const int64_t per_rank = plan->threads > 1 ? plan->threads : 1;
+    const int64_t fitting = cores / per_rank > 0 ? cores / per_rank : 1;
+    const int64_t ranks = plan->num_ranks > 0 ? plan->num_ranks : fitting;
     const char *chosen = plan->launcher != NULL ? plan->launcher : getenv("EPBENCH_LAUNCHER");
     if (chosen == NULL) {
-        chosen = ranks > cores ? "mpirun --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none"
-                               : "mpirun --bind-to core";
+        snprintf(bound, sizeof bound, "mpirun --map-by slot:PE=%" PRId64 " --bind-to core",
+                 per_rank);
+        chosen = ranks * per_rank > cores
+                     ? "mpirun --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none"
+                 : per_rank > 1 ? bound
+                                : "mpirun --bind-to core";
     }
     char program[4096];
     char number[32];

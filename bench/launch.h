@@ -11,6 +11,7 @@
 struct ep_launch_plan {
     int64_t num_ranks;    /* 0: one per core that this process may use */
     const char *launcher; /* NULL: EPBENCH_LAUNCHER, else mpirun with what the number of ranks needs */
+    int64_t threads;      /* per rank: each rank is bound to so many cores */
     int64_t num_launches; /* >= 1 */
     const char *output;   /* -o DIR as given; NULL = none */
     const char *append;   /* --append DIR as given; NULL = none */

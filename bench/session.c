@@ -279,6 +279,7 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
         const struct ep_launch_plan plan = {
             .num_ranks = options->num_ranks,
             .launcher = options->launcher,
+            .threads = options->threads,
             .num_launches = options->num_launches,
             .output = options->output,
             .append = options->append,

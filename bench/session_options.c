@@ -32,7 +32,7 @@ static const struct argp_option options[] = {
     {"memory", KEY_MEMORY, "SIZE", 0, "buffers of one rank at most (default 1G)", 12},
     {"cadence", KEY_CADENCE, "barrier|stream", 0,
      "start repetitions together, or back to back (default barrier)", 12},
-    {"threads", KEY_THREADS, "N", 0, "compute threads per rank (default 1)", 12},
+    {"threads", KEY_THREADS, "N", 0, "threads per rank that pack, unpack and sum (default 1)", 12},
     {0},
 };
 

@@ -24,6 +24,7 @@ struct ep_exchange {
     int64_t row_bytes;                    /* of a dispatched row */
     int64_t combine_row_bytes;            /* of a returned row */
     int64_t capacity;                     /* rows per (source rank, expert); 0 = none set */
+    int threads;                          /* that pack, unpack and sum on this rank, >= 1 */
     struct ep_arena *arena;               /* all buffers come from here */
     const char *tokens; /* [local tokens][row_bytes] activations in token order; dispatch reads */
     char *results;      /* [local tokens][combine_row_bytes] in token order; combine writes */

@@ -34,6 +34,7 @@ struct state {
     int32_t *row_of;       /* [local tokens][top_k] row in out.buffer of each distinct rank, or -1 */
     int64_t *expert_start; /* [num_local + 1] */
     int64_t *next;         /* [num_local] fill marks */
+    int64_t *row_entry;    /* [in.num_rows + 1] first entry of each received row */
     int64_t *expert_row;   /* [in.num_entries] place of each entry's copy in `rows` */
     char *rows, *outputs;  /* expert-major */
     MPI_Datatype row, combine_row, entry;
@@ -151,6 +152,17 @@ static void place_entries(struct state *s)
         s->expert_start[e + 1] += s->expert_start[e];
         s->next[e] = s->expert_start[e];
     }
+    int64_t row = 0;
+    for (int r = 0; r < s->num_ranks; r++) { /* every row has an entry at least */
+        const int64_t end = s->in.entry_start[r] + s->in.entry_count[r];
+        for (int64_t i = s->in.entry_start[r]; i < end; i++) {
+            if (i == s->in.entry_start[r] || s->in.entries[i].row != s->in.entries[i - 1].row) {
+                s->row_entry[row++] = i;
+            }
+        }
+    }
+    EP_ASSERT(row == s->in.num_rows);
+    s->row_entry[row] = s->in.num_entries;
     for (int64_t i = 0; i < s->in.num_entries; i++) {
         s->expert_row[i] = s->next[s->in.entries[i].local_expert]++;
     }
@@ -176,14 +188,14 @@ out:
 static enum ep_status run_pack(void *state)
 {
     struct state *s = state;
-    const struct ep_routing *routing = s->exchange->routing;
-    const int64_t row_bytes = s->exchange->row_bytes;
-    const int32_t *row = s->row_of;
-    for (int64_t t = 0; t < routing->num_tokens; t++) {
-        for (int64_t j = 0; j < routing->top_k; j++, row++) {
-            if (*row >= 0) {
-                memcpy(s->out.buffer + *row * row_bytes, s->exchange->tokens + t * row_bytes,
-                       (size_t)row_bytes);
+    const struct ep_exchange *x = s->exchange;
+    const int64_t top_k = x->routing->top_k;
+#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
+    for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+        for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
+            if (s->row_of[i] >= 0) {
+                memcpy(s->out.buffer + s->row_of[i] * x->row_bytes, x->tokens + t * x->row_bytes,
+                       (size_t)x->row_bytes);
             }
         }
     }
@@ -203,10 +215,12 @@ static enum ep_status run_unpack(void *state)
 {
     struct state *s = state;
     const int64_t row_bytes = s->exchange->row_bytes;
-    int64_t i = 0;
+    const int threads = s->exchange->threads;
     for (int r = 0; r < s->num_ranks; r++) {
         const char *source = s->in.buffer + s->in.row_start[r] * row_bytes;
-        for (int n = 0; n < s->in.entry_count[r]; n++, i++) {
+        const int64_t end = s->in.entry_start[r] + s->in.entry_count[r];
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+        for (int64_t i = s->in.entry_start[r]; i < end; i++) {
             memcpy(s->rows + s->expert_row[i] * row_bytes,
                    source + s->in.entries[i].row * row_bytes, (size_t)row_bytes);
         }
@@ -219,20 +233,17 @@ static enum ep_status run_combine_pack(void *state)
 {
     struct state *s = state;
     const struct ep_exchange *x = s->exchange;
-    const void *terms[EP_TRANSPORT_MAX_TOP_K];
-    float weights[EP_TRANSPORT_MAX_TOP_K];
-    int64_t i = 0;
-    for (int r = 0; r < s->num_ranks; r++) {
-        for (int row = 0; row < s->in.row_count[r]; row++) {
-            int64_t num = 0;
-            const int64_t end = s->in.entry_start[r] + s->in.entry_count[r];
-            for (; i < end && s->in.entries[i].row == row; i++) {
-                terms[num] = s->outputs + s->expert_row[i] * x->combine_row_bytes;
-                weights[num++] = s->in.entries[i].weight;
-            }
-            ep_combine_row(x->combine_dtype, x->hidden, num, terms, weights,
-                           s->in.buffer + (s->in.row_start[r] + row) * x->combine_row_bytes);
+#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
+    for (int64_t row = 0; row < s->in.num_rows; row++) {
+        const void *terms[EP_TRANSPORT_MAX_TOP_K];
+        float weights[EP_TRANSPORT_MAX_TOP_K];
+        int64_t num = 0;
+        for (int64_t i = s->row_entry[row]; i < s->row_entry[row + 1]; i++) {
+            terms[num] = s->outputs + s->expert_row[i] * x->combine_row_bytes;
+            weights[num++] = s->in.entries[i].weight;
         }
+        ep_combine_row(x->combine_dtype, x->hidden, num, terms, weights,
+                       s->in.buffer + row * x->combine_row_bytes);
     }
     return EP_OK;
 }
@@ -251,14 +262,15 @@ static enum ep_status run_combine_unpack(void *state)
 {
     struct state *s = state;
     const struct ep_exchange *x = s->exchange;
-    const void *terms[EP_TRANSPORT_MAX_TOP_K];
-    float ones[EP_TRANSPORT_MAX_TOP_K];
-    const int32_t *row = s->row_of;
+    const int64_t top_k = x->routing->top_k;
+#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
     for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+        const void *terms[EP_TRANSPORT_MAX_TOP_K];
+        float ones[EP_TRANSPORT_MAX_TOP_K];
         int64_t num = 0;
-        for (int64_t j = 0; j < x->routing->top_k; j++, row++) {
-            if (*row >= 0) {
-                terms[num] = s->out.buffer + *row * x->combine_row_bytes;
+        for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
+            if (s->row_of[i] >= 0) {
+                terms[num] = s->out.buffer + s->row_of[i] * x->combine_row_bytes;
                 ones[num++] = 1;
             }
         }
@@ -315,6 +327,7 @@ static void destroy(void *state)
     free(s->row_of);
     free(s->expert_start);
     free(s->next);
+    free(s->row_entry);
     free(s->expert_row);
     free(s->out.entries);
     free(s->in.entries);
@@ -364,7 +377,8 @@ static enum ep_status allocate_received(struct state *s)
     };
     s->in.entries = calloc((size_t)s->in.num_entries + 1, sizeof *s->in.entries);
     s->expert_row = calloc((size_t)s->in.num_entries + 1, sizeof *s->expert_row);
-    if (s->in.entries == NULL || s->expert_row == NULL) {
+    s->row_entry = calloc((size_t)s->in.num_rows + 1, sizeof *s->row_entry);
+    if (s->in.entries == NULL || s->expert_row == NULL || s->row_entry == NULL) {
         return ep_error_set(EP_ENOMEM, "alltoallv-dedup: no memory for %" PRId64 " copies",
                             s->in.num_entries);
     }

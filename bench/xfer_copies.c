@@ -127,27 +127,34 @@ out:
     return status;
 }
 
-enum ep_status ep_copies_run_pack(void *state)
+/* The send row of every copy, in token order within a key. */
+static void find_positions(struct ep_copies *c)
 {
-    struct ep_copies *c = state;
     const struct ep_routing *routing = c->exchange->routing;
-    const size_t row_bytes = (size_t)c->exchange->row_bytes;
     int64_t *next = c->send_start; /* restored below: each ends where it began plus its count */
-    int64_t *position = c->position;
-    const int32_t *expert = routing->topk_idx;
-    for (int64_t t = 0; t < routing->num_tokens; t++) {
-        const char *token = c->exchange->tokens + (size_t)t * row_bytes;
-        for (int64_t j = 0; j < routing->top_k; j++, position++, expert++) {
-            if (*expert < 0) {
-                *position = -1;
-                continue;
-            }
-            *position = next[c->expert_key[*expert]]++;
-            memcpy(c->send + (size_t)*position * row_bytes, token, row_bytes);
-        }
+    for (int64_t i = 0; i < routing->num_tokens * routing->top_k; i++) {
+        const int32_t expert = routing->topk_idx[i];
+        c->position[i] = expert < 0 ? -1 : next[c->expert_key[expert]]++;
     }
     for (int64_t key = 0; key < c->num_keys; key++) {
         next[key] -= c->send_count[key];
+    }
+}
+
+enum ep_status ep_copies_run_pack(void *state)
+{
+    struct ep_copies *c = state;
+    const struct ep_exchange *x = c->exchange;
+    const int64_t top_k = x->routing->top_k;
+    find_positions(c);
+#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
+    for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+        for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
+            if (c->position[i] >= 0) {
+                memcpy(c->send + c->position[i] * x->row_bytes, x->tokens + t * x->row_bytes,
+                       (size_t)x->row_bytes);
+            }
+        }
     }
     return EP_OK;
 }
@@ -157,9 +164,10 @@ enum ep_status ep_copies_run_combine_unpack(void *state)
     const struct ep_copies *c = state;
     const struct ep_exchange *x = c->exchange;
     const int64_t top_k = x->routing->top_k;
-    const void *rows[EP_TRANSPORT_MAX_TOP_K];
-    float weights[EP_TRANSPORT_MAX_TOP_K];
+#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
     for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+        const void *rows[EP_TRANSPORT_MAX_TOP_K];
+        float weights[EP_TRANSPORT_MAX_TOP_K];
         int64_t num = 0;
         for (int64_t j = t * top_k; j < (t + 1) * top_k; j++) {
             if (c->position[j] >= 0) {
@@ -177,6 +185,8 @@ enum ep_status ep_copies_run_combine_unpack(void *state)
 static void move_blocks(const struct ep_copies *c, int64_t row_bytes, char *by_source,
                         char *by_expert, bool to_expert)
 {
+    const int threads = c->exchange->threads;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic)
     for (int64_t e = 0; e < c->num_local; e++) {
         char *expert_rows = by_expert + c->expert_start[e] * row_bytes;
         for (int r = 0; r < c->num_ranks; r++) {

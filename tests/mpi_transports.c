@@ -17,7 +17,8 @@ struct shape {
     const char *skew;
     int64_t experts, top_k, tokens, hidden;
     enum ep_dtype dtype;
-    bool ragged; /* rank r has tokens * r / P tokens: rank 0 none */
+    bool ragged;  /* rank r has tokens * r / P tokens: rank 0 none */
+    int threads;  /* 0 = 1 */
 };
 
 /* All that a transport needs, built for one shape on all ranks. */
@@ -58,7 +59,8 @@ static void set_up(const struct shape *shape, struct setup *s)
     s->exchange = (struct ep_exchange){
         .comm = world, .placement = &s->placement, .routing = &s->routing,
         .hidden = shape->hidden, .dtype = shape->dtype, .combine_dtype = combine,
-        .row_bytes = row_bytes, .combine_row_bytes = combine_bytes, .arena = arena,
+        .row_bytes = row_bytes, .combine_row_bytes = combine_bytes, .threads = shape->threads > 0 ? shape->threads : 1,
+        .arena = arena,
         .tokens = rows, .results = results,
     };
     CHECK_OK(ep_pattern_expect_rows(s->router, &s->placement, &s->map, shape->top_k, rank,
@@ -138,16 +140,17 @@ static void test_shapes(void **state)
     (void)state;
     const int size = ep_comm_size(world);
     const struct shape shapes[] = {
-        {"uniform", 8, 2, 33, 64, EP_FP32, false},
-        {"uniform", 7, 3, 20, 5, EP_BF16, false},   /* E not divisible by P */
-        {"uniform", 6, 6, 17, 1, EP_BF16, false},   /* k = E, hidden of 1 */
-        {"uniform", 5, 5, 9, 1, EP_FP8, false},
-        {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false}, /* odd hidden */
-        {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false}, /* empty experts */
-        {"uniform", 64, 2, 3, 16, EP_FP32, false},  /* more experts than tokens */
-        {"uniform", 8, 2, 30, 33, EP_BF16, true},   /* a rank without tokens */
-        {"trace:sample", 64, 6, 50, 7, EP_FP32, false},
-        {"uniform", size, 1, 25, 64, EP_BF16, false}, /* one expert per rank */
+        {"uniform", 8, 2, 33, 64, EP_FP32, false, 0},
+        {"uniform", 7, 3, 20, 5, EP_BF16, false, 0},   /* E not divisible by P */
+        {"uniform", 6, 6, 17, 1, EP_BF16, false, 0},   /* k = E, hidden of 1 */
+        {"uniform", 5, 5, 9, 1, EP_FP8, false, 0},
+        {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false, 0}, /* odd hidden */
+        {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false, 0}, /* empty experts */
+        {"uniform", 64, 2, 3, 16, EP_FP32, false, 0},  /* more experts than tokens */
+        {"uniform", 8, 2, 30, 33, EP_BF16, true, 0},   /* a rank without tokens */
+        {"trace:sample", 64, 6, 50, 7, EP_FP32, false, 0},
+        {"uniform", size, 1, 25, 64, EP_BF16, false, 0}, /* one expert per rank */
+        {"zipf:1.0", 12, 5, 43, 77, EP_BF16, true, 3}, /* three threads a rank */
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (int t = 0; ep_transports[t] != NULL; t++) {
@@ -162,7 +165,7 @@ static void test_more_ranks_than_experts(void **state)
 {
     (void)state;
     const int size = ep_comm_size(world);
-    const struct shape shape = {"uniform", 1, 1, 21, 48, EP_BF16, false};
+    const struct shape shape = {"uniform", 1, 1, 21, 48, EP_BF16, false, 0};
     if (size < 2) {
         skip();
     }
@@ -177,7 +180,7 @@ static void test_more_ranks_than_experts(void **state)
 static void test_check_finds_faults(void **state)
 {
     (void)state;
-    const struct shape shape = {"uniform", 4 * ep_comm_size(world), 4, 10, 64, EP_BF16, false};
+    const struct shape shape = {"uniform", 4 * ep_comm_size(world), 4, 10, 64, EP_BF16, false, 0};
     const struct ep_transport *transport = NULL;
     struct setup s = {0};
     void *transport_state = NULL;
@@ -235,7 +238,7 @@ static void test_capacity(void **state)
 {
     (void)state;
     const int size = ep_comm_size(world);
-    const struct shape shape = {"uniform", size, size, 10, 8, EP_BF16, false};
+    const struct shape shape = {"uniform", size, size, 10, 8, EP_BF16, false, 0};
     const struct ep_transport *transport = NULL;
     struct setup s = {0};
     void *transport_state = NULL;

@@ -92,7 +92,7 @@ static void check_transport(const char *name, const char *skew_text, enum ep_dty
     struct ep_exchange exchange = {
         .comm = world, .placement = &placement, .routing = &routing, .hidden = HIDDEN,
         .dtype = dtype, .combine_dtype = combine, .row_bytes = ep_dtype_row_bytes(dtype, HIDDEN),
-        .combine_row_bytes = ep_dtype_row_bytes(combine, HIDDEN), .arena = arena,
+        .combine_row_bytes = ep_dtype_row_bytes(combine, HIDDEN), .threads = 1, .arena = arena,
     };
     CHECK_OK(ep_arena_alloc(arena, TOKENS * exchange.row_bytes, "rows", &tokens));
     CHECK_OK(ep_arena_alloc(arena, TOKENS * exchange.combine_row_bytes, "results", &results));
