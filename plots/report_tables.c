@@ -287,6 +287,7 @@ static void put_shape(const struct ep_report_input *in, const struct gemms *gemm
 {
     const struct ep_record *r = gemms->items[first];
     const double peak = peak_of(in->records, r);
+    const double roof = r->flops_per_s * r->median_s / r->bound_s; /* NaN without a bound */
     double best = NAN;
     char text[32];
     ep_html_row(html);
@@ -301,21 +302,26 @@ static void put_shape(const struct ep_report_input *in, const struct gemms *gemm
     }
     put_rate(peak, html);
     ep_html_cell(html, "%s", ep_report_percent(best / peak, text, sizeof text));
+    put_rate(roof, html);
+    ep_html_cell(html, "%s", ep_report_percent(best / roof, text, sizeof text));
 }
 
 static void put_gemms(const struct ep_report_input *in, const struct gemms *gemms,
                       struct ep_html *html)
 {
-    struct ep_html_column columns[MAX_BACKENDS + 8] = {
+    struct ep_html_column columns[MAX_BACKENDS + 9] = {
         {"Expert", false}, {"k x n", true}, {"Tokens", true}, {"Ranks at once", true}};
     int num = 4;
     for (int b = 0; b < gemms->num_backends; b++) {
         columns[num++] = (struct ep_html_column){gemms->backends[b], true};
     }
     columns[num++] = (struct ep_html_column){"Measured peak", true};
-    columns[num++] = (struct ep_html_column){"Best, % of peak", true};
-    ep_html_table_open(html, "Expert GEMMs: GFLOP/s of all ranks at work together, by back end",
-                       columns);
+    columns[num++] = (struct ep_html_column){"Best, % of it", true};
+    columns[num++] = (struct ep_html_column){"Roofline", true};
+    columns[num] = (struct ep_html_column){"Best, % of it", true};
+    ep_html_table_open(html, "Expert GEMMs: GFLOP/s of all ranks at work together, by back end. "
+                       "Roofline: the lower of measured peak and what reading the weights from "
+                       "memory allows", columns);
     for (int64_t first = 0, next; first < gemms->num; first = next) {
         next = first + 1;
         while (next < gemms->num && compare_shapes(gemms->items[first], gemms->items[next]) == 0) {
