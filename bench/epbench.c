@@ -16,6 +16,7 @@ COMMAND(kernels);
 COMMAND(topo);
 COMMAND(links);
 COMMAND(fit);
+COMMAND(plot);
 COMMAND(report);
 COMMAND(route);
 
@@ -26,6 +27,7 @@ static const struct ep_command commands[] = {
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"plot", "the figures of one or more runs: SVG, data and gnuplot script", false, ep_cmd_plot},
     {"report", "report.html of one or more runs: figures, fit, warnings, what was run", false,
      ep_cmd_report},
     {"kernels", "expert GEMMs, FFNs, permute, copies, measured peaks, on one and on all ranks", true,

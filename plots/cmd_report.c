@@ -13,8 +13,6 @@ enum ep_status ep_cmd_report(int argc, char **argv);
 
 enum { MAX_DIRECTORIES = 256 };
 
-static const struct ep_figure no_figures[] = {{.name = NULL}};
-
 struct input {
     const char *directories[MAX_DIRECTORIES];
     int num_directories;
@@ -92,9 +90,11 @@ enum ep_status ep_cmd_report(int argc, char **argv)
     EP_TRY(read_runs(&in, &runs, &num_runs));
     EP_TRY(ep_records_read(in.directories, in.num_directories, &records));
     EP_TRY(fit_records(&records, &fit, &failure));
+    const struct ep_figure_input figures = {&runs[0], &records, &fit};
+    EP_TRY(ep_figures_draw(&figures, in.directories[0], results));
     EP_TRY(ep_report_facts_init(runs, num_runs, &records, &fit, &facts));
     const struct ep_report_input report = {in.directories, runs, num_runs, &records, &fit, failure,
-                                           no_figures, results, &facts};
+                                           ep_figures, results, &facts};
     path = ep_path_join(in.directories[0], "report.html");
     status = path != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for a path");
     EP_TRY(status);

@@ -4,6 +4,7 @@
 #define EP_PLOTS_FIGURES_H
 
 #include "base/error.h"
+#include "plots/sheet.h"
 #include "results/fit.h"
 #include "results/run_dir.h"
 
@@ -23,10 +24,9 @@ struct ep_figure {
     const char *title;   /* heading in the report */
     const char *caption; /* how to read it: axes with units, basis, what is measured or predicted */
     const char *script;  /* embedded gnuplot script, "plots/NAME.gp" */
-    /** Write the data with a header row of names and units. Where there is nothing to draw, writes
-     *  nothing and says why in `reason` (never empty then). */
-    enum ep_status (*write_tsv)(const struct ep_figure_input *input, FILE *out, char *reason,
-                                size_t length);
+    /** Fill the sheet: the data with a header row of names and units, and the texts of the drawing.
+     *  Where there is nothing to draw, puts no data and says why with ep_sheet_refuse(). */
+    enum ep_status (*fill)(const struct ep_figure_input *input, struct ep_sheet *sheet);
 };
 
 /** All figures in the order of the report, ended by one without a name. */
@@ -40,12 +40,24 @@ struct ep_figure_result {
     char reason[256]; /* why it was not; "" if drawn */
 };
 
-/** Draw every figure into DIRECTORY/plots: NAME.tsv and NAME.svg, replacing only what this made before.
- *  A figure that cannot be drawn (nothing to draw, no gnuplot, a gnuplot error) says why in its
- *  result, and the rest goes on. results [EP_MAX_FIGURES], in the order of ep_figures.
+/** Draw every figure into DIRECTORY/plots: NAME.tsv, NAME.gp (the whole gnuplot script) and NAME.svg,
+ *  replacing only what this made before. A figure that cannot be drawn (nothing to draw, no gnuplot,
+ *  a gnuplot error) says why in its result, has no SVG, and the rest goes on.
+ *  results [EP_MAX_FIGURES], in the order of ep_figures.
  *  Returns EP_EIO where the directory cannot be written; EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_figures_draw(const struct ep_figure_input *input,
                                              const char *directory,
                                              struct ep_figure_result *results);
+
+/* --- what fills their sheets, for tests ------------------------------------------------------- */
+
+enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct ep_sheet *sheet);
+enum ep_status ep_figure_time_skew(const struct ep_figure_input *in, struct ep_sheet *sheet);
+enum ep_status ep_figure_bandwidth_skew(const struct ep_figure_input *in, struct ep_sheet *sheet);
+enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
+                                            struct ep_sheet *sheet);
+enum ep_status ep_figure_phases(const struct ep_figure_input *in, struct ep_sheet *sheet);
+enum ep_status ep_figure_gemm_rate(const struct ep_figure_input *in, struct ep_sheet *sheet);
+enum ep_status ep_figure_links(const struct ep_figure_input *in, struct ep_sheet *sheet);
 
 #endif

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Figures of dispatch: bandwidth against bytes, predictions against measurements, phases. */
+#include "base/stats.h"
+#include "plots/figure_data.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_SERIES = 7, LABEL = 128 };
+
+/* --- bandwidth against bytes per rank --------------------------------------------------------- */
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct ep_record *x = (*(const struct ep_fit_case *const *)a)->record;
+    const struct ep_record *y = (*(const struct ep_fit_case *const *)b)->record;
+    return (x->h_rank_bytes > y->h_rank_bytes) - (x->h_rank_bytes < y->h_rank_bytes);
+}
+
+/* Rows of one group; *num_rows of them, and the range of their bytes grows. */
+static enum ep_status put_sizes(const struct ep_figure_input *in, const struct ep_fit_group *g,
+                                int series, struct ep_sheet *sheet, int64_t *num_rows,
+                                double range[2])
+{
+    const struct ep_fit_case **cases = malloc((size_t)(g->num_cases + 1) * sizeof *cases);
+    if (cases == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for cases");
+    }
+    *num_rows = 0;
+    for (int64_t i = 0; i < g->num_cases; i++) {
+        const struct ep_fit_case *c = &g->cases[i];
+        if (c->record->ranks == ep_figure_ranks(in) && strcmp(c->skew, ep_figure_skew(in)) == 0 &&
+            c->record->h_rank_bytes > 0) {
+            cases[(*num_rows)++] = c;
+        }
+    }
+    qsort(cases, (size_t)*num_rows, sizeof *cases, by_bytes);
+    for (int64_t i = 0; i < *num_rows; i++) {
+        const struct ep_record *r = cases[i]->record;
+        const double bytes = (double)r->h_rank_bytes;
+        double low_s, high_s;
+        ep_figure_interval(in, g, cases[i], &low_s, &high_s);
+        ep_sheet_put_number(sheet, series);
+        ep_sheet_put_text(sheet, r->transport);
+        ep_sheet_put_text(sheet, r->byte_basis);
+        ep_sheet_put_text(sheet, r->skew);
+        ep_sheet_put_number(sheet, (double)r->tokens);
+        ep_sheet_put_number(sheet, (double)r->top_k);
+        ep_sheet_put_number(sheet, bytes);
+        ep_sheet_put_number(sheet, cases[i]->time_s);
+        ep_sheet_put_number(sheet, bytes / cases[i]->time_s);
+        ep_sheet_put_number(sheet, bytes / high_s);
+        ep_sheet_put_number(sheet, bytes / low_s);
+        ep_sheet_end_row(sheet);
+        range[0] = fmin(range[0], bytes);
+        range[1] = fmax(range[1], bytes);
+    }
+    free(cases);
+    return EP_OK;
+}
+
+enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct ep_sheet *sheet)
+{
+    char labels[MAX_SERIES][LABEL], title[80], conditions[160];
+    const char *series[MAX_SERIES];
+    const struct ep_fit_group *first = NULL;
+    double range[2] = {INFINITY, 0};
+    int num = 0;
+    if (ep_figure_op(in) == NULL) {
+        return ep_figure_refuse_comm(in, sheet);
+    }
+    ep_sheet_put_header(sheet, "series transport byte_basis skew tokens top_k h_rank_bytes time_s "
+                               "bw_bytes_per_s bw_low_bytes_per_s bw_high_bytes_per_s");
+    for (int64_t i = 0; i < in->fit->num_groups && num < MAX_SERIES; i++) {
+        const struct ep_fit_group *g = &in->fit->groups[i];
+        int64_t num_rows = 0;
+        if (!ep_figure_has_op(in, g)) {
+            continue;
+        }
+        const enum ep_status status = put_sizes(in, g, num + 1, sheet, &num_rows, range);
+        if (status != EP_OK) {
+            return status;
+        }
+        if (num_rows > 0) {
+            char label[80];
+            snprintf(labels[num], LABEL, "%s (bytes: %s)",
+                     ep_figure_group_label(in, g, label, sizeof label), g->record->byte_basis);
+            series[num] = labels[num];
+            num++;
+            first = first != NULL ? first : g;
+        }
+    }
+    if (first == NULL) {
+        return ep_sheet_refuse(sheet, "no case moves bytes between ranks");
+    }
+    snprintf(title, sizeof title, "%c%s bandwidth against bytes per rank",
+             ep_figure_op(in)[0] == 'd' ? 'D' : 'C', ep_figure_op(in) + 1);
+    ep_figure_define_header(in, sheet, title, ep_figure_ranks(in), first->record->nodes,
+                            "Measured; physical GB/s of the busiest rank over the %s time; %s "
+                            "routing, %s.",
+                            first->target, ep_figure_skew(in),
+                            ep_figure_conditions(first->record, conditions, sizeof conditions));
+    ep_sheet_define_list(sheet, "ep_series", series, num);
+    ep_sheet_define(sheet, "ep_x_label", "bytes in or out of the busiest rank");
+    ep_sheet_define(sheet, "ep_y_label", "GB/s (physical)");
+    ep_sheet_define_number(sheet, "ep_x_step", ep_figure_tick_step(range[0], range[1]));
+    return EP_OK;
+}
+
+/* --- predicted against measured --------------------------------------------------------------- */
+
+struct prediction_counts {
+    int64_t num; /* points */
+    int64_t num_held_out;
+    int num_groups;
+    int num_chosen;
+    double *errors; /* [num] */
+    double min_s, max_s;
+};
+
+static bool is_drawn(const struct ep_fit_rung *rung)
+{
+    return rung->rung != NULL && rung->rung->can_be_chosen && rung->same_as == NULL;
+}
+
+static void put_predictions(const struct ep_fit_group *g, const struct ep_fit_rung *rung, int series,
+                            struct ep_sheet *sheet, struct prediction_counts *counts)
+{
+    for (int64_t i = 0; i < g->num_cases; i++) {
+        const bool held_out = rung->held_out_s != NULL && isfinite(rung->held_out_s[i]);
+        const double predicted_s = held_out ? rung->held_out_s[i] : rung->fitted_s[i];
+        const double measured_s = g->cases[i].time_s;
+        if (!(predicted_s > 0)) {
+            continue; /* a logarithm has no place for it */
+        }
+        ep_sheet_put_number(sheet, series);
+        ep_sheet_put_text(sheet, rung->rung->name);
+        ep_sheet_put_text(sheet, g->name);
+        ep_sheet_put_text(sheet, g->cases[i].case_name);
+        ep_sheet_put_number(sheet, measured_s);
+        ep_sheet_put_number(sheet, predicted_s);
+        ep_sheet_put_number(sheet, held_out);
+        ep_sheet_end_row(sheet);
+        counts->errors[counts->num++] = fabs(predicted_s - measured_s) / measured_s;
+        counts->num_held_out += held_out;
+        counts->min_s = fmin(counts->min_s, fmin(predicted_s, measured_s));
+        counts->max_s = fmax(counts->max_s, fmax(predicted_s, measured_s));
+    }
+    counts->num_groups++;
+    counts->num_chosen += rung->chosen;
+}
+
+/* Every group's cases by rung `idx`; the label says how far they are off. */
+static void put_rung(const struct ep_figure_input *in, int idx, int series, struct ep_sheet *sheet,
+                     struct prediction_counts *counts, char *label, size_t length)
+{
+    counts->num = 0;
+    counts->num_groups = counts->num_chosen = 0;
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        const struct ep_fit_rung *rung = &in->fit->groups[i].rungs[idx];
+        if (is_drawn(rung)) {
+            put_predictions(&in->fit->groups[i], rung, series, sheet, counts);
+        }
+    }
+    if (counts->num > 0) {
+        ep_stats_sort(counts->errors, counts->num);
+        snprintf(label, length, "%s: median error %.1f %%, chosen in %d of %d fits",
+                 ep_rung_at(idx)->name, 100 * ep_stats_median_sorted(counts->errors, counts->num),
+                 counts->num_chosen, counts->num_groups);
+    }
+}
+
+enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
+                                            struct ep_sheet *sheet)
+{
+    char labels[EP_NUM_RUNGS][LABEL];
+    const char *series[EP_NUM_RUNGS];
+    int64_t num_cases = 0, num_points = 0;
+    int num = 0;
+    if (ep_figure_op(in) == NULL) {
+        return ep_figure_refuse_comm(in, sheet);
+    }
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        num_cases += in->fit->groups[i].num_cases;
+    }
+    struct prediction_counts counts = {.min_s = INFINITY,
+                                       .errors = malloc((size_t)(num_cases + 1) * sizeof(double))};
+    if (counts.errors == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for errors");
+    }
+    ep_sheet_put_header(sheet, "series rung fit case measured_s predicted_s held_out");
+    for (int idx = 0; idx < EP_NUM_RUNGS; idx++) {
+        put_rung(in, idx, num + 1, sheet, &counts, labels[num], LABEL);
+        if (counts.num > 0) {
+            series[num] = labels[num];
+            num++;
+            num_points += counts.num;
+        }
+    }
+    free(counts.errors);
+    if (num == 0) {
+        return ep_sheet_refuse(sheet, "no rung could be fitted");
+    }
+    const struct ep_record *record = in->fit->groups[0].record;
+    ep_figure_define_header(
+        in, sheet, "Predicted against measured time", ep_figure_ranks(in), record->nodes,
+        "%" PRId64 " cases of dispatch and combine, measured %s time (median of visits); %" PRId64
+        " of %" PRId64 " predictions held out (by fits that did not see the case's skew)%s.",
+        num_cases, in->fit->groups[0].target, counts.num_held_out, num_points,
+        counts.num_held_out < num_points ? ", the others in sample" : "");
+    ep_sheet_define_list(sheet, "ep_series", series, num);
+    ep_sheet_define(sheet, "ep_x_label", "measured, ms");
+    ep_sheet_define(sheet, "ep_y_label", "predicted, ms");
+    ep_sheet_define_number(sheet, "ep_min", counts.min_s * 1e3 * 0.7);
+    ep_sheet_define_number(sheet, "ep_max", counts.max_s * 1e3 * 1.4);
+    return EP_OK;
+}
+
+/* --- phases ----------------------------------------------------------------------------------- */
+
+static const char *const phase_names[] = {"pack", "counts", "exchange", "unpack"};
+enum { NUM_PHASES = sizeof phase_names / sizeof phase_names[0], MAX_BARS = 14 };
+
+struct bar {
+    const struct ep_fit_group *group;
+    const struct ep_fit_case *item;
+};
+
+static bool can_be_bar(const struct ep_figure_input *in, const struct ep_fit_group *g,
+                       const struct ep_fit_case *c)
+{
+    return ep_figure_has_op(in, g) && c->record->ranks == ep_figure_ranks(in) &&
+           strcmp(c->skew, ep_figure_skew(in)) == 0 && c->record->phases.num > 0;
+}
+
+/* Cases with phases: per group the largest top-k and hidden size, in the order of groups and tokens;
+ * where there are many sizes, every n-th, the largest always among them. */
+static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS])
+{
+    int64_t top_k = 0, hidden = 0, step = 1;
+    int num = 0, num_groups = 0;
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        const struct ep_fit_group *g = &in->fit->groups[i];
+        bool any = false;
+        for (int64_t j = 0; j < g->num_cases; j++) {
+            if (can_be_bar(in, g, &g->cases[j])) {
+                top_k = g->cases[j].record->top_k > top_k ? g->cases[j].record->top_k : top_k;
+                hidden = g->cases[j].record->hidden > hidden ? g->cases[j].record->hidden : hidden;
+                any = true;
+            }
+        }
+        num_groups += any;
+    }
+    const int per_group = num_groups > 0 && num_groups < MAX_BARS ? MAX_BARS / num_groups : 1;
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        const struct ep_fit_group *g = &in->fit->groups[i];
+        struct bar found[256];
+        int num_found = 0;
+        for (int64_t tokens = -1;;) {
+            const struct ep_fit_case *next = NULL;
+            for (int64_t j = 0; j < g->num_cases; j++) {
+                const struct ep_fit_case *c = &g->cases[j];
+                if (can_be_bar(in, g, c) && c->record->top_k == top_k &&
+                    c->record->hidden == hidden && c->record->tokens > tokens &&
+                    (next == NULL || c->record->tokens < next->record->tokens)) {
+                    next = c;
+                }
+            }
+            if (next == NULL || num_found == 256) {
+                break;
+            }
+            tokens = next->record->tokens;
+            found[num_found++] = (struct bar){g, next};
+        }
+        step = (num_found + per_group - 1) / per_group;
+        for (int j = num_found > 0 ? (int)((num_found - 1) % step) : 0;
+             j < num_found && num < MAX_BARS; j += (int)step) {
+            bars[num++] = found[j];
+        }
+    }
+    return num;
+}
+
+static enum ep_status put_bar(const struct ep_figure_input *in, const struct bar *bar, int idx,
+                              struct ep_sheet *sheet, double *whole_s)
+{
+    enum ep_status status = EP_OK;
+    double phase_s[NUM_PHASES], sum_s = 0, upto_s = 0;
+    for (int i = 0; i < NUM_PHASES; i++) {
+        EP_TRY(ep_figure_case_median(in, bar->item->case_name, phase_names[i], &phase_s[i]));
+        phase_s[i] = isfinite(phase_s[i]) ? phase_s[i] : 0;
+        sum_s += phase_s[i];
+    }
+    EP_TRY(ep_figure_case_median(in, bar->item->case_name, NULL, whole_s));
+    for (int i = 0; i < NUM_PHASES && sum_s > 0; i++) {
+        upto_s += phase_s[i];
+        ep_sheet_put_number(sheet, idx);
+        ep_sheet_put_text(sheet, bar->item->record->transport);
+        ep_sheet_put_number(sheet, (double)bar->item->record->tokens);
+        ep_sheet_put_number(sheet, i + 1);
+        ep_sheet_put_text(sheet, phase_names[i]);
+        ep_sheet_put_number(sheet, phase_s[i]);
+        ep_sheet_put_number(sheet, phase_s[i] / sum_s);
+        ep_sheet_put_number(sheet, upto_s / sum_s);
+        ep_sheet_put_number(sheet, *whole_s);
+        ep_sheet_end_row(sheet);
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_figure_phases(const struct ep_figure_input *in, struct ep_sheet *sheet)
+{
+    enum ep_status status = EP_OK;
+    struct bar bars[MAX_BARS];
+    char labels[MAX_BARS][LABEL], conditions[160], title[80];
+    const char *items[MAX_BARS];
+    if (ep_figure_op(in) == NULL) {
+        return ep_figure_refuse_comm(in, sheet);
+    }
+    const int num = find_bars(in, bars);
+    if (num == 0) {
+        return ep_sheet_refuse(sheet, "no record holds phases (pack, counts, exchange, unpack)");
+    }
+    ep_sheet_put_header(sheet, "bar transport tokens series phase median_s share share_upto whole_s");
+    for (int i = 0; i < num; i++) {
+        double whole_s;
+        EP_TRY(put_bar(in, &bars[i], i + 1, sheet, &whole_s));
+        snprintf(labels[i], LABEL, "%s %" PRId64 ": %.3g %s", bars[i].item->record->transport,
+                 bars[i].item->record->tokens, whole_s * (whole_s < 1e-3 ? 1e6 : 1e3),
+                 whole_s < 1e-3 ? "us" : "ms");
+        items[i] = labels[i];
+    }
+    const struct ep_record *r = bars[0].item->record;
+    snprintf(title, sizeof title, "Where the time of a %s goes", ep_figure_op(in));
+    ep_figure_define_header(in, sheet, title, r->ranks, r->nodes,
+                            "Measured; shares of the phases' medians, from a pass of their own. "
+                            "Below: transport, tokens per rank, the whole without phase clocks. "
+                            "Top-k %" PRId64 ", %s routing, %s.",
+                            r->top_k, ep_figure_skew(in),
+                            ep_figure_conditions(r, conditions, sizeof conditions));
+    ep_sheet_define_list(sheet, "ep_series", phase_names, NUM_PHASES);
+    ep_sheet_define_list(sheet, "ep_bar", items, num);
+    ep_sheet_define(sheet, "ep_y_label", "share of the phases, %%");
+out:
+    return status;
+}
