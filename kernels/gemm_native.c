@@ -183,6 +183,17 @@ static void run_edge(const struct native_state *state, const struct ep_native_ti
     }
 }
 
+/* Where tile t of `num` begins to fetch, from the start of its panel. The only tile of a panel fetches
+ * a little ahead of itself. Of several, the first two fetch half of the next panel each (one alone would
+ * wait for memory, more would be too slow to matter); the others ask for what is there. */
+static int64_t prefetch_offset(int64_t num, int64_t t, int64_t panel_bytes)
+{
+    if (num == 1) {
+        return AHEAD_BYTES;
+    }
+    return t < 2 ? panel_bytes + t * panel_bytes / 2 : 0;
+}
+
 /* All panels of one block of k for one block of rows, x packed. */
 static void run_block(const struct native_state *state, const struct ep_gemm_shape *shape,
                       const char *w, int64_t steps, const struct cut *cut, bool accumulate,
@@ -194,6 +205,7 @@ static void run_block(const struct native_state *state, const struct ep_gemm_sha
     const int64_t half = num_whole / 2;
     int64_t p = 0;
     struct ep_native_tile tile = {.steps = steps, .c_stride = shape->n, .accumulate = accumulate};
+    tile.prefetch_bytes = panel_bytes / steps / (cut->num == 1 ? 1 : 2);
     if (cut->num == 1 && cut->height <= isa->max_rows_two) {
         for (; p < half; p++) {
             tile.x = state->x;
@@ -212,7 +224,7 @@ static void run_block(const struct native_state *state, const struct ep_gemm_sha
             const int64_t m = cut->height - (t >= cut->num_high);
             tile.x = state->x + row * steps;
             tile.c[0] = y + row * shape->n + p * isa->columns;
-            tile.prefetch = tile.w[0] + (cut->num == 1 ? AHEAD_BYTES : panel_bytes);
+            tile.prefetch = tile.w[0] + prefetch_offset(cut->num, t, panel_bytes);
             if (p < num_whole) {
                 isa->one[m](&tile);
             } else {

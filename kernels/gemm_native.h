@@ -17,7 +17,8 @@ struct ep_native_tile {
     int64_t steps;        /* >= 1 */
     const uint32_t *x;    /* [steps][m] words: one fp32, or two bf16, the lower k in the low half */
     const char *w[2];     /* panels, [steps][columns] words, aligned to a vector */
-    const char *prefetch; /* where to fetch from alongside, as many bytes as w[0]; one panel only */
+    const char *prefetch; /* where to fetch from alongside; one panel only */
+    int64_t prefetch_bytes; /* by how much that moves each step; a step's bytes of w or less */
     float *c[2];          /* first element of each panel's block of Y */
     int64_t c_stride;     /* elements from row to row of Y */
     bool accumulate;      /* add to Y; else overwrite it */
