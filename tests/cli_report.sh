@@ -35,6 +35,15 @@ done
 shows $page '<meta charset="utf-8">'
 shows $page 'name="viewport"'
 shows $page '<html lang="en">'
+# Every figure is there, drawn.
+"$EPBENCH" plot run >plotted
+for figure in run/plots/*.svg; do
+    name=$(basename "$figure" .svg)
+    shows $page "<figure id=\"figure-$name\">"
+    shows $page "plots/$name.tsv"
+done
+[ "$(grep -c '<figure id=' $page)" -ge 5 ]
+[ "$(grep -c '<svg role="img" aria-label="' $page)" = "$(ls run/plots/*.svg | wc -l)" ]
 # Nothing from outside: no reference but to places in the page, no script.
 ! grep -oiE '(href|src)="[^#"][^"]*"' $page | grep .
 ! grep -iE '<script|<link|<iframe|@import|url\(' $page
