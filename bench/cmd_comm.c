@@ -45,6 +45,11 @@ enum ep_status ep_cmd_comm(int argc, char **argv)
     struct ep_comm_sweep *sweep = NULL;
     struct input input = {ep_session_options_default(), ep_comm_options_default()};
     EP_TRY(ep_options_parse(&argp, argc, argv, &input));
+    if (input.comm.cold && input.session.cadence == EP_CADENCE_STREAM) {
+        status = ep_error_set(EP_EINVAL, "--cold empties the caches before each repetition, but "
+                              "--cadence stream leaves no time between them: give only one");
+        goto out;
+    }
     EP_TRY(ep_comm_sweep_create(&input.comm, &sweep));
     input.session.keep = false;
     EP_TRY(ep_session_open(argc, argv, &input.session, &session));

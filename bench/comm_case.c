@@ -19,16 +19,23 @@ struct visit {
     struct ep_routing routing;      /* this rank's tokens */
     struct ep_exchange exchange;
     void *state;
-    char *flush; /* read before each repetition where buffers are to be cold */
+    char *flush; /* read and written before each repetition where buffers are to be cold */
     int64_t flush_bytes;
     volatile char flushed;
     enum ep_op op;
+    struct ep_os_counters before; /* when samples began */
 };
 
 static enum ep_status run_whole(void *ctx)
 {
     struct visit *v = ctx;
     return ep_transport_run(v->setting.point->transport, v->op, v->state);
+}
+
+static void begin_samples(void *ctx)
+{
+    struct visit *v = ctx;
+    v->before = ep_os_counters_read();
 }
 
 /* Reads and writes more than the last-level cache holds. */
@@ -160,7 +167,7 @@ static struct ep_harness_plan plan_of(const struct ep_session *s, const struct e
 {
     struct ep_harness_plan plan = ep_harness_plan_default(whole_share * time_s);
     plan.cadence = s->options.cadence;
-    plan.stream_repetitions = 10;
+    plan.stream_repetitions = EP_SESSION_STREAM_REPETITIONS;
     plan.warmup_repetitions = effort->warmup;
     plan.warmup_s = 0.05 * time_s;
     if (effort->max_samples > 0) {
@@ -185,6 +192,7 @@ static enum ep_status measure_op(struct ep_session *s, struct visit *v,
     struct ep_harness_work work = {
         .run = run_whole,
         .prepare = v->flush != NULL ? empty_caches : NULL,
+        .begin = begin_samples,
         .ctx = v,
         .num_phases = transport->ops[v->op].num_phases,
         .phase_ctx = v->state,
@@ -194,9 +202,9 @@ static enum ep_status measure_op(struct ep_session *s, struct visit *v,
     }
     const struct ep_harness_plan plan = plan_of(s, effort, time_s);
     EP_TRY(ep_session_begin_record(s, comm, record));
-    const struct ep_os_counters before = ep_os_counters_read();
+    record->null_s = s->null_cadence_s;
     EP_TRY(ep_harness_measure(&env, &work, &plan, &whole));
-    const struct ep_os_counters during = ep_os_counters_since(&before);
+    const struct ep_os_counters during = ep_os_counters_since(&v->before);
     if (work.num_phases > 0) {
         const double fit = (1 - whole_share) * time_s / fmax(whole.summary.median, 1e-9);
         int64_t num = fit < MIN_PHASE_SAMPLES ? MIN_PHASE_SAMPLES : MAX_PHASE_SAMPLES;

@@ -86,7 +86,7 @@ static int64_t level_of(void *context, int64_t i, int64_t j)
     return ep_topo_level_of(c->topo, c->world_rank[i], c->world_rank[j]);
 }
 
-/* All rows through the busiest rank in one direction, own ones included. */
+/* Rows through the busiest rank in its larger direction, own ones included. */
 static int64_t logical_rows_max(const int64_t *rows, int64_t num_ranks)
 {
     int64_t most = 0;
@@ -205,6 +205,8 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     EP_TRY(fill_levels(session->topo, &features, record));
     const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");
     const double time_s = exchange != NULL ? exchange->median_s : record->median_s;
+    /* Logical: rows that carry a token, so without padding. Which way they go changes no maximum. */
+    ep_traffic_fill_rows(&s->traffic, s->point->transport->basis, rows);
     const double logical = (double)(logical_rows_max(rows, num_ranks) * record->row_bytes);
     if (s->point->transport->sent_rows != NULL && time_s > 0) {
         record->bw_bytes_per_s = (double)features.h_rank_bytes / time_s;

@@ -556,7 +556,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(visit_all(s, session, table, order));
     if (ep_comm_is_root(session->world) && !s->options.quiet) {
-        status = ep_comm_table_print(table, session->null_s, stdout);
+        status = ep_comm_table_print(table, session->null_cadence_s, stdout);
     }
     EP_TRY(ep_comm_agree(session->world, status));
 out:

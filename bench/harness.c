@@ -137,6 +137,9 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
     double spent_s = 0;
     double sample_s = 0;
     EP_TRY(warm_up(env, work, plan, &r.warmup_s, &sample_s));
+    if (work->begin != NULL) {
+        work->begin(work->ctx);
+    }
     r.repetitions = plan->cadence == EP_CADENCE_STREAM ? plan->stream_repetitions : 1;
 
     const int64_t floor_samples =

@@ -27,7 +27,9 @@ struct ep_harness_work {
     enum ep_status (*run)(void *ctx); /* the whole operation, once */
     /* Untimed, before every repetition (cold buffers); NULL = nothing to do. */
     enum ep_status (*prepare)(void *ctx);
-    void *ctx; /* of run and prepare */
+    /* Untimed, once, between warm-up and the first sample: counting begins; NULL = nothing to do. */
+    void (*begin)(void *ctx);
+    void *ctx; /* of run, prepare and begin */
     /* The operation's phases in order; called directly, so that no call of ours is timed with them. */
     enum ep_status (*phases[EP_HARNESS_MAX_PHASES])(void *phase_ctx);
     int num_phases; /* 0: cannot be split */

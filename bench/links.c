@@ -39,6 +39,7 @@ struct end {
     char *out;    /* [window][size] */
     char *in;     /* [window][size] */
     MPI_Request requests[EP_LINKS_MAX_WINDOW];
+    struct ep_os_counters before; /* when samples began */
 };
 
 /* The partner waits for a message that will not come: nothing but ending the job is left. */
@@ -213,6 +214,12 @@ static enum ep_status spoil(void *ctx)
     return EP_OK;
 }
 
+static void begin_samples(void *ctx)
+{
+    struct end *e = ctx;
+    e->before = ep_os_counters_read();
+}
+
 static void scale(double *values, int64_t num, double factor)
 {
     for (int64_t i = 0; i < num; i++) {
@@ -250,19 +257,21 @@ out:
 enum ep_status ep_links_measure(struct ep_comm *comm, struct ep_arena *arena,
                                 const struct ep_links_case *work, double budget_s,
                                 struct ep_harness_result *result, int64_t *repetitions,
-                                struct ep_links_check *check)
+                                struct ep_os_counters *counters, struct ep_links_check *check)
 {
     enum ep_status status = EP_OK;
     struct end e;
     const struct ep_harness_env env = ep_comm_harness_env(comm);
     const struct ep_harness_work run = {
-        .run = patterns[work->pattern].run, .prepare = spoil, .ctx = &e};
+        .run = patterns[work->pattern].run, .prepare = spoil, .begin = begin_samples,
+        .ctx = &e};
     struct ep_harness_plan plan = ep_harness_plan_default(budget_s);
     EP_TRY(prepare(comm, arena, work, &e));
     EP_TRY(calibrate(&env, &run, repetitions));
     plan.cadence = EP_CADENCE_STREAM;
     plan.stream_repetitions = *repetitions;
     EP_TRY(ep_harness_measure(&env, &run, &plan, result));
+    *counters = ep_os_counters_since(&e.before);
     EP_TRY(scale_result(result, 1.0 / (patterns[work->pattern].both_ways ? 2 : e.window)));
     EP_TRY(verify(comm, &e, work->seed, check));
 out:

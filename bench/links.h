@@ -6,6 +6,7 @@
 #include "bench/arena.h"
 #include "bench/comm.h"
 #include "bench/harness.h"
+#include "bench/os_counters.h"
 
 #include <stdint.h>
 
@@ -43,12 +44,14 @@ struct ep_links_check {
  *  budget_s     time for the samples
  *  result       samples are seconds per message, one way (maximum over ranks); fini by the caller
  *  repetitions  in each sample
+ *  counters     this rank's, over the samples; calibration and warm-up are not in them
  *  Collective over `comm`; ranks in no pair take part in the synchronisation only. A failure of MPI
  *  between two ranks ends the job (the others could not know). Returns EP_ENOMEM where the arena
  *  is too small; the status is agreed. */
 EP_MUST_CHECK enum ep_status ep_links_measure(struct ep_comm *comm, struct ep_arena *arena,
                                               const struct ep_links_case *work, double budget_s,
                                               struct ep_harness_result *result,
-                                              int64_t *repetitions, struct ep_links_check *check);
+                                              int64_t *repetitions, struct ep_os_counters *counters,
+                                              struct ep_links_check *check);
 
 #endif

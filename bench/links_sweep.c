@@ -239,10 +239,9 @@ static enum ep_status visit_case(struct sweep *s, struct one_case *c, int64_t vi
     int64_t repetitions = 1;
     ep_record_init(&record, EP_RECORD_LINKS);
     EP_TRY(ep_comm_agree(session->world, ep_session_begin_record(session, session->world, &record)));
-    const struct ep_os_counters start = ep_os_counters_read();
+    struct ep_os_counters counters = {0};
     EP_TRY(ep_links_measure(session->world, session->arena, &work, s->options->case_time_s,
-                            &result, &repetitions, &check));
-    const struct ep_os_counters counters = ep_os_counters_since(&start);
+                            &result, &repetitions, &counters, &check));
     /* a repetition carries 2 messages one after the other, or a window of them */
     const int64_t messages =
         repetitions * (c->pattern == EP_LINKS_PINGPONG ? 2 : ep_links_window(c->size_bytes));

@@ -51,6 +51,7 @@ struct ep_session {
     struct ep_run_dir dir;      /* rank 0, if it writes */
     struct ep_arena *arena;     /* this rank's message buffers */
     double null_s;              /* a null operation's cost, barrier cadence; NaN until measured */
+    double null_cadence_s;      /* the same per repetition in the session's own cadence */
     double clock_step_s;        /* smallest step of the clock */
     double barrier_low_s;       /* fastest and slowest probe so far; 0 = none */
     double barrier_high_s;
@@ -73,7 +74,10 @@ EP_MUST_CHECK enum ep_status ep_session_open(int argc, char **argv,
  *  NULL is fine (EP_OK). */
 EP_MUST_CHECK enum ep_status ep_session_close(struct ep_session *session);
 
-/** Measure the null operation's cost (once; later calls return at once). Collective. */
+enum { EP_SESSION_STREAM_REPETITIONS = 10 }; /* a block of the stream cadence */
+
+/** Measure the null operation's cost, by barrier and in the session's cadence (once; later calls
+ *  return at once). Collective. */
 EP_MUST_CHECK enum ep_status ep_session_measure_null(struct ep_session *session);
 
 /** Time a barrier of the world (median of 200), and warn once where probes of this run are a factor 1.5

@@ -132,9 +132,9 @@ enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm
                                   "us, %.1f %% of the median", record->null_s * 1e6,
                                   100 * record->null_s / record->median_s));
     }
-    if (events[1] > 0) {
-        EP_TRY(ep_record_add_note(&record->warnings, "page-faults", "%lld page faults while samples "
-                                  "were taken", (long long)events[1]));
+    if (events[1] > result->num / 10 + 1) {
+        EP_TRY(ep_record_add_note(&record->warnings, "page-faults", "%lld page faults in %lld samples",
+                                  (long long)events[1], (long long)result->num));
     }
     if (events[0] > result->num / 10 + 1) {
         EP_TRY(ep_record_add_note(&record->warnings, "context-switches", "%lld involuntary context "

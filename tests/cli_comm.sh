@@ -40,9 +40,9 @@ ids() { grep '"tokens":512' "$1/records.jsonl" | grep "\"skew\":\"$2\"" | grep "
 [ "$(ids run uniform 2)" = "$(ids other uniform 2)" ] || fail "routing depends on the sweep"
 [ "$(ids run hot:4 4)" = "$(ids other hot:4 4)" ] || fail "routing depends on the sweep"
 
-# Appending, unequal tokens, padding, cold buffers, streams, forced algorithms, five ranks.
+# Appending, unequal tokens, padding, streams, forced algorithms, five ranks.
 ranks 5 comm --experts 7 --top-k 7 --tokens-per-rank 0,9,0,30,1 --hidden 3 --dtype fp8,fp32 \
-    --transport alltoall,alltoallv,alltoallv-dedup,null --algorithm linear,pairwise --cold \
+    --transport alltoall,alltoallv,alltoallv-dedup,null --algorithm linear,pairwise \
     --iters 3 --visits 2 --cadence stream -o five >out 2>err || fail "five ranks failed"
 grep -q '"verified":false' five/records.jsonl && fail "a record is wrong on five ranks"
 before=$(wc -l <five/records.jsonl)
@@ -51,6 +51,22 @@ ranks 5 comm --experts 5 --tokens 4 --hidden 8 --iters 3 --visits 1 --append fiv
     fail "append failed"
 [ "$(wc -l <five/records.jsonl)" = $((before + 2)) ] || fail "append lost or kept a bad line"
 
+# Cold buffers: first touching what empties the caches is warm-up, no page fault of the samples.
+ranks 2 comm --tokens 4 --hidden 8 --cold --iters 3 --visits 1 -o cold >out 2>err || fail "cold failed"
+[ "$(grep -c '"buffers":"cold"' cold/records.jsonl)" = 2 ] || fail "buffers are not cold"
+grep -o '"page_faults":[0-9]*' cold/records.jsonl | cut -d: -f2 | while read -r faults; do
+    [ "$faults" -lt 1000 ] || fail "$faults page faults counted as the samples'"
+done
+
+# Padding crosses, but carries no token: 1 token to 1 of 2 experts in slots for 8 rows.
+ranks 2 comm --experts 2 --top-k 1 --tokens-per-rank 0,1 --hidden 8 --skew hot:1 --capacity 8 \
+    --transport alltoall --op dispatch --iters 3 --visits 1 -o padded >out 2>err || fail "padding failed"
+bandwidth() { grep -o "\"$1\":[0-9.e+-]*" padded/records.jsonl | cut -d: -f2; }
+# physical: 8 rows; logical: 1 row, the token's
+awk -v physical="$(bandwidth bw_bytes_per_s)" -v logical="$(bandwidth bw_logical_bytes_per_s)" \
+    'BEGIN { exit !(physical / logical > 7.99 && physical / logical < 8.01) }' ||
+    fail "logical bandwidth counts padding"
+
 # Without a launcher it starts one itself.
 "$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err || fail "self-launch failed"
 grep -q '^alltoallv' out || fail "no table"
@@ -58,6 +74,7 @@ grep -q '^alltoallv' out || fail "no table"
 refused 2 'did you mean --tokens' comm --tokns 5
 refused 2 'not a whole number' comm --tokens 5x
 refused 2 'has no unit' comm --case-time 5
+refused 2 'leaves no time between' comm --cold --cadence stream
 refused 2 'top-k may be 1 to 8' comm --experts 8 --top-k 9
 refused 2 "did you mean 'uniform'" comm --skew unifrom
 refused 2 'did you mean alltoall' comm --transport altoall

@@ -15,13 +15,14 @@ static void measure(enum ep_links_pattern pattern, int64_t size_bytes, int64_t (
     struct ep_arena *arena = NULL;
     struct ep_harness_result result = {0};
     int64_t repetitions = 0;
+    struct ep_os_counters counters;
     const struct ep_links_case work = {.pattern = pattern,
                                        .size_bytes = size_bytes,
                                        .pairs = (const int64_t(*)[2])pairs,
                                        .num_pairs = num_pairs,
                                        .seed = 7};
     CHECK_OK(ep_arena_create(64 << 20, EP_PAGES_4K, &arena));
-    CHECK_OK(ep_links_measure(world, arena, &work, 0.002, &result, &repetitions, check));
+    CHECK_OK(ep_links_measure(world, arena, &work, 0.002, &result, &repetitions, &counters, check));
     assert_true(result.num >= 3);
     assert_true(repetitions >= 1);
     assert_true(result.summary.min > 0);
@@ -95,12 +96,14 @@ static void test_wrong_contents(void **state)
         struct ep_harness_result result = {0};
         struct ep_links_check check;
         int64_t repetitions = 0;
+    struct ep_os_counters counters;
         const struct ep_links_case work = {.pattern = (enum ep_links_pattern)pattern,
                                            .size_bytes = 33,
                                            .pairs = pairs,
                                            .num_pairs = 1,
                                            .seed = (uint64_t)ep_comm_rank(world)};
-        CHECK_OK(ep_links_measure(world, arena, &work, 0.001, &result, &repetitions, &check));
+        CHECK_OK(ep_links_measure(world, arena, &work, 0.001, &result, &repetitions, &counters,
+                                  &check));
         assert_int_equal(check.wrong, check.messages);
         assert_true(check.wrong > 0);
         ep_harness_result_fini(&result);
@@ -118,12 +121,14 @@ static void test_no_room(void **state)
     struct ep_harness_result result = {0};
     struct ep_links_check check;
     int64_t repetitions = 0;
+    struct ep_os_counters counters;
     const int64_t pairs[1][2] = {{0, 1}};
     const struct ep_links_case work = {
         .pattern = EP_LINKS_WINDOW, .size_bytes = 8 << 20, .pairs = pairs, .num_pairs = 1};
     CHECK_OK(ep_arena_create(4 << 20, EP_PAGES_4K, &arena));
     /* ranks outside the pair hear of it too */
-    CHECK_FAILS(ep_links_measure(world, arena, &work, 0.001, &result, &repetitions, &check),
+    CHECK_FAILS(ep_links_measure(world, arena, &work, 0.001, &result, &repetitions, &counters,
+                                 &check),
                 EP_ENOMEM, "messages to be sent");
     ep_error_clear();
     ep_arena_destroy(arena);

@@ -99,6 +99,11 @@ static enum ep_status fake_prepare(void *ctx)
     return EP_OK;
 }
 
+static void fake_begin(void *ctx)
+{
+    event(ctx, 'b');
+}
+
 static struct ep_harness_env env_of(struct fake *f)
 {
     return (struct ep_harness_env){fake_now, fake_sync, fake_max, f};
@@ -109,16 +114,17 @@ static void test_order_of_events(void **state)
     (void)state;
     struct fake f = {.run_s = {1}, .num_runs = 1, .fail_run_at = -1};
     const struct ep_harness_env env = env_of(&f);
-    const struct ep_harness_work work = {.run = fake_run, .prepare = fake_prepare, .ctx = &f};
+    const struct ep_harness_work work = {
+        .run = fake_run, .prepare = fake_prepare, .begin = fake_begin, .ctx = &f};
     struct ep_harness_plan plan = ep_harness_plan_default(1e9);
     plan.warmup_repetitions = 1;
     plan.min_samples = 2;
     plan.max_samples = 2;
     struct ep_harness_result result = {0};
     CHECK_OK(ep_harness_measure(&env, &work, &plan, &result));
-    /* warm-up: two clock reads around one repetition, one reduction; then a batch of two: prepare
-     * and sync come before the first clock read, and only `run` between the two reads. */
-    assert_string_equal(f.log, "tt" "pstrt" "tm" "t" "pstrt" "pstrt" "tm");
+    /* warm-up: two clock reads around one repetition, one reduction; then counting begins (b), and a
+     * batch of two: prepare and sync come before the first clock read, only `run` between the two. */
+    assert_string_equal(f.log, "tt" "pstrt" "tm" "b" "t" "pstrt" "pstrt" "tm");
     assert_int_equal(result.num, 2);
     CHECK_NEAR(result.samples_s[0], 1, 1e-12);
     assert_int_equal(result.stop, EP_STOP_SAMPLES);
