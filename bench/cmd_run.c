@@ -67,7 +67,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options[] = {
     {"profile", KEY_PROFILE, "NAME", 0,
-     "quick (2 minutes), standard (15 minutes) or full (2 hours); default quick", 1},
+     "smoke (20 seconds, to see that all runs), quick (2 minutes), standard (15 minutes) or full (2 "
+     "hours); default quick", 1},
     {"resume", KEY_RESUME, "DIR", 0, "finish the run in DIR: only what it lacks is measured", 1},
     {"repeat", KEY_REPEAT, "RECORD_ID", 0,
      "measure the point of one comm record of the run in --append DIR again", 1},
@@ -90,6 +91,11 @@ static enum ep_status run_topo(struct ep_session *s, const struct ep_profile *pr
     return EP_OK;
 }
 
+static bool profile_is_short(const struct ep_profile *profile)
+{
+    return strcmp(profile->name, "quick") == 0 || strcmp(profile->name, "smoke") == 0;
+}
+
 static enum ep_status run_links(struct ep_session *s, const struct ep_profile *profile)
 {
     enum ep_status status = EP_OK;
@@ -97,7 +103,7 @@ static enum ep_status run_links(struct ep_session *s, const struct ep_profile *p
     if (ep_comm_size(s->world) == 1) {
         return ep_session_skip(s, "links", "one rank has no links");
     }
-    struct ep_links_options links = strcmp(profile->name, "quick") == 0
+    struct ep_links_options links = profile_is_short(profile)
                                         ? ep_links_options_quick()
                                         : ep_links_options_default();
     links.budget_s = profile->links_s;
@@ -114,7 +120,7 @@ out:
 static enum ep_status run_kernels(struct ep_session *s, const struct ep_profile *profile)
 {
     int64_t num_short = 0;
-    return ep_kernels_suite_run(s, strcmp(profile->name, "quick") == 0, profile->kernels_s, stdout,
+    return ep_kernels_suite_run(s, profile_is_short(profile), profile->kernels_s, stdout,
                                 &num_short);
 }
 

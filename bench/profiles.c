@@ -8,6 +8,16 @@
 
 static const struct ep_profile profiles[] = {
     {
+        .name = "smoke",
+        .summary = "20 seconds: does everything run here? Its numbers are worth nothing",
+        .links_s = 1,
+        .kernels_s = 1,
+        .bare_s = 0.5,
+        .comm = {{.tokens = "8,64,256", .hidden = "256", .experts = "64", .top_k = "2",
+                  .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 2,
+                  .warmup = 2, .case_s = 0.05, .budget_s = 120, .quiet = true}},
+    },
+    {
         .name = "quick",
         .summary = "two minutes: six skews, two top-k, three sizes, two transports",
         .links_s = 8,
@@ -56,5 +66,5 @@ enum ep_status ep_profile_find(const char *name, const struct ep_profile **profi
             return EP_OK;
         }
     }
-    return ep_error_set(EP_EINVAL, "--profile: '%s' is not quick, standard or full", name);
+    return ep_error_set(EP_EINVAL, "--profile: '%s' is not smoke, quick, standard or full", name);
 }

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+# epbench run from start to report, resumed and repeated.
+cd "$EPBENCH_TEST_DIR"
+rm -rf cli_run.d
+mkdir cli_run.d
+cd cli_run.d
+fail() { echo "cli_run: $1" >&2; cat out err >&2 2>/dev/null || true; exit 1; }
+
+"$EPBENCH" run --profile smoke -n 2 -o run >out 2>err || fail "the smoke profile failed"
+for file in run.json records.jsonl topology.xml machine.json report.html; do
+    [ -s "run/$file" ] || fail "$file is missing"
+done
+[ "$(ls run/plots/*.svg | wc -l)" -ge 5 ] || fail "fewer than 5 figures"
+grep -q '^report: run/report.html' out || fail "the path of the report is not printed"
+grep -q 'a bare\|bare call' out || fail "the comparison with a bare call is not printed"
+for kind in comm links kernels; do
+    grep -q "\"kind\":\"$kind\"" run/records.jsonl || fail "no $kind record"
+done
+grep -q '"verified":false' run/records.jsonl && fail "a record is wrong"
+
+# What was taken away is measured again, and nothing else.
+comm() { grep -c '"kind":"comm"' run/records.jsonl; }
+all=$(comm)
+grep '"kind":"comm"' run/records.jsonl | head -n 2 >two
+grep -v '"kind":"comm"' run/records.jsonl >rest
+cat rest two >run/records.jsonl
+"$EPBENCH" run --resume run -n 2 >out 2>err || fail "resume failed"
+[ "$(comm)" = "$all" ] || fail "resume left $(comm) of $all comm records"
+[ "$(grep -o '"record_id":"[a-z0-9]*"' run/records.jsonl | sort | uniq -d | wc -l)" = 0 ] ||
+    fail "a record id twice"
+
+id=$(grep '"kind":"comm"' run/records.jsonl | head -n 1 | sed 's/.*"record_id":"\([a-z0-9]*\)".*/\1/')
+case=$(grep "$id" run/records.jsonl | sed 's/.*"case":"\([^"]*\)".*/\1/')
+before=$(grep -cF "\"case\":\"$case\"" run/records.jsonl)
+"$EPBENCH" run --repeat "$id" --append run >out 2>err || fail "repeat failed"
+[ "$(grep -cF "\"case\":\"$case\"" run/records.jsonl)" = $((before + 3)) ] ||
+    fail "repeat did not add three visits of the same case"
+
+for bad in "--profile fast" "--resume run -o other" "--repeat $id" "--repeat nosuch --append run"; do
+    status=0
+    # shellcheck disable=SC2086
+    "$EPBENCH" run $bad >out 2>err || status=$?
+    [ $status = 2 ] || fail "run $bad gave $status"
+done
+# Without gnuplot the rest goes on and says so.
+mkdir path
+for tool in sh mpirun orted; do ln -s "$(command -v $tool)" path/; done
+PATH=$PWD/path "$EPBENCH" report run >out 2>err || fail "a report without gnuplot failed"
+grep -q 'gnuplot-nox' run/report.html || fail "the report does not name the missing package"
