@@ -13,6 +13,6 @@ set yrange [0:*]
 set offsets graph 0.05, graph 0.05, graph 0.08, 0
 file = ep_name.'.tsv'
 plot for [i = 1:|ep_series|] file using (series(i, column('h_rank_bytes'))):(column('bw_bytes_per_s') / 1e9) with lines lt i notitle, \
-     for [i = 1:|ep_series|] file using (series(i, column('h_rank_bytes'))):(column('bw_bytes_per_s') / 1e9):(column('bw_low_bytes_per_s') / 1e9):(column('bw_high_bytes_per_s') / 1e9) with yerrorbars lt i pt -1 dt 1 notitle, \
+     for [i = 1:|ep_series|] file using (series(i, column('h_rank_bytes'))):(column('bw_low_bytes_per_s') / 1e9):(0):(column('bw_high_bytes_per_s') / 1e9 - column('bw_low_bytes_per_s') / 1e9) with vectors heads size screen 0.009,90 lc i lw 1.4 dt 1 notitle, \
      for [i = 1:|ep_series|] file using (series(i, column('h_rank_bytes'))):(column('bw_bytes_per_s') / 1e9) with points lt i notitle, \
      for [i = 1:|ep_series|] NaN with linespoints lt i title ep_series[i]

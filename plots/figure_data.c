@@ -163,8 +163,8 @@ void ep_figure_define_header(const struct ep_figure_input *in, struct ep_sheet *
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
     const char *machine = in->run->machine != NULL ? in->run->machine : "machine not named";
-    ep_sheet_define_lines(sheet, "ep_title", 48, "%s", title);
-    ep_sheet_define_lines(sheet, "ep_sub", 72,
+    ep_sheet_define_lines(sheet, "ep_title", 42, "%s", title);
+    ep_sheet_define_lines(sheet, "ep_sub", 60,
                           "%s\nOn %s: %s; %" PRId64 " rank%s on %" PRId64 " node%s.", what,
                           in->run->host != NULL ? in->run->host : "a host without name", machine,
                           ranks, ranks == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s");

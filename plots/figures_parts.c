@@ -308,7 +308,7 @@ enum ep_status ep_figure_links(const struct ep_figure_input *in, struct ep_sheet
     if (num == 0 || range[1] <= 0) {
         return ep_sheet_refuse(sheet, "no links were measured (epbench links)");
     }
-    ep_figure_define_header(in, sheet, "Links: bandwidth and time against message size",
+    ep_figure_define_header(in, sheet, "Links: bandwidth and time against size",
                             in->run->num_ranks > 0 ? in->run->num_ranks : 1,
                             in->run->num_nodes > 0 ? in->run->num_nodes : 1,
                             "Measured medians per level of the topology; bytes sent one way, time of "

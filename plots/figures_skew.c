@@ -230,7 +230,7 @@ static void define_axes(bool bandwidth, const char *target, double max_s, struct
     } else {
         ep_sheet_define(sheet, "ep_y_label", "%s time, %s", target, micro ? "us" : "ms");
     }
-    ep_sheet_define(sheet, "ep_x_label", "skew (received copies reached, maximum over mean of ranks)");
+    ep_sheet_define(sheet, "ep_x_label", "skew (imbalance reached: maximum over mean)");
 }
 
 static enum ep_status fill(const struct ep_figure_input *in, bool bandwidth, struct ep_sheet *sheet)

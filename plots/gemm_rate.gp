@@ -21,7 +21,7 @@ file = ep_name.'.tsv'
 roof(i, x) = column('roof') == i ? x : NaN
 plot for [r = 1:ep_num_roofs] file using (roof(r, column('tokens_per_expert'))):(column('roofline_flops_per_s') / 1e9) with lines ls 200 + r notitle, \
      for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('flops_per_s') / 1e9) with lines lt i lw 1.6 notitle, \
-     for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('flops_per_s') / 1e9):(column('low_flops_per_s') / 1e9):(column('high_flops_per_s') / 1e9) with yerrorbars lt i pt -1 dt 1 notitle, \
+     for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('low_flops_per_s') / 1e9):(0):(column('high_flops_per_s') / 1e9 - column('low_flops_per_s') / 1e9) with vectors heads size screen 0.009,90 lc i lw 1.4 dt 1 notitle, \
      for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('flops_per_s') / 1e9) with points lt i notitle, \
      for [i = 1:|ep_series|] NaN with linespoints lt i title ep_series[i], \
      for [r = 1:ep_num_roofs] NaN with lines ls 200 + r title ep_roof[r]

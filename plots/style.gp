@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The look of every figure: size, fonts, colours, header, legend. Comes before each figure's own script;
 # before it stand the texts of the run at hand (ep_name, ep_title, ep_sub, ...) and nothing else.
-# Width 520 at font 15: on a phone 360 px wide letters are still about 10 px high.
-ep_w = 520
+# Width 440 at font 13 and more: in a page 360 px wide letters are still about 10 px high.
+ep_w = 440
 ep_font = 'sans-serif'
 ep_head = 14 + 23 * |ep_title| + 17 * |ep_sub|
 set encoding utf8
@@ -24,7 +24,6 @@ set border 3 lw 0.8 lc rgb '#333333'
 set tics nomirror out scale 0.5 font ep_font.',14'
 set xtics offset 0,0.35
 set key font ep_font.',14' samplen 2.4 spacing 1.1 Left reverse vertical maxcols 1
-set errorbars 0.7 lw 1.4
 # Pixels from the left and the top, as fractions of the drawing.
 sx(pixels) = real(pixels) / ep_w
 sy(pixels) = 1 - real(pixels) / ep_h
