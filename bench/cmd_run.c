@@ -145,6 +145,11 @@ static enum ep_status run_comm(struct ep_session *s, const struct ep_profile *pr
         ep_comm_sweep_destroy(sweep);
         sweep = NULL;
     }
+    if (ep_comm_is_root(s->world)) {
+        char cost[32];
+        printf("harness: a null operation costs %s per repetition; records of which that is over 1 %% "
+               "carry a warning\n", ep_format_time(s->null_s, cost, sizeof cost));
+    }
 out:
     ep_comm_sweep_destroy(sweep);
     return status;
