@@ -82,6 +82,7 @@ static const struct ep_record *find_shape(const struct ep_records *records)
 /* Pooled visits of one GEMM: NaN where there is none. */
 struct gemm_point {
     double flops;
+    double bytes;
     double median_s, low_s, high_s;
     double bound_s; /* median over visits */
 };
@@ -97,7 +98,7 @@ static enum ep_status pool_gemm(const struct ep_records *records, const struct e
     }
     double *bounds = values + records->num + 1;
     int64_t num = 0, num_bounds = 0;
-    *point = (struct gemm_point){NAN, NAN, NAN, NAN, NAN};
+    *point = (struct gemm_point){NAN, NAN, NAN, NAN, NAN, NAN};
     for (int64_t i = 0; i < records->num; i++) {
         const struct ep_record *r = &records->items[i];
         if (!is_gemm(r) || !is_same_shape(r, shape) || r->gemm.m != m ||
@@ -107,6 +108,7 @@ static enum ep_status pool_gemm(const struct ep_records *records, const struct e
         }
         values[num++] = r->median_s;
         point->flops = r->gemm.flops;
+        point->bytes = r->gemm.bytes;
         point->low_s = isnan(point->low_s) || r->low_s < point->low_s ? r->low_s : point->low_s;
         point->high_s = isnan(point->high_s) || r->high_s > point->high_s ? r->high_s
                                                                           : point->high_s;
@@ -123,13 +125,13 @@ static enum ep_status pool_gemm(const struct ep_records *records, const struct e
 }
 
 static void put_gemm_row(struct ep_sheet *sheet, int series, int roof, const char *backend,
-                         const char *dtype, int64_t m, const struct gemm_point *point)
+                         const char *dtype, double m, const struct gemm_point *point)
 {
     ep_sheet_put_number(sheet, series);
     ep_sheet_put_number(sheet, roof);
     ep_sheet_put_text(sheet, backend);
     ep_sheet_put_text(sheet, dtype);
-    ep_sheet_put_number(sheet, (double)m);
+    ep_sheet_put_number(sheet, m);
     ep_sheet_put_number(sheet, roof > 0 ? NAN : point->flops / point->median_s);
     ep_sheet_put_number(sheet, roof > 0 ? NAN : point->flops / point->high_s);
     ep_sheet_put_number(sheet, roof > 0 ? NAN : point->flops / point->low_s);
@@ -170,33 +172,147 @@ static void find_series(const struct ep_records *records, const struct ep_record
     }
 }
 
-/* Rows of rooflines; labels of those that have points. */
+/* --- the roofline: time of a call >= max(flops / peak, bytes / read) ---------------------------- */
+
+struct roof {
+    double peak_flops_per_s;
+    double read_bytes_per_s; /* either NaN = not known */
+    bool from_records;       /* of the GEMMs: taken beside them, in the same repetitions */
+};
+
+/* Peak and read bandwidth as measured apart, with as many ranks at work: the fastest loop of the
+ * dtype; the fastest read of the largest working set, since weights come from memory. */
+static struct roof find_measured_roof(const struct ep_records *records,
+                                      const struct ep_record *shape, const char *dtype)
+{
+    struct roof roof = {NAN, NAN, false};
+    int64_t largest = 0;
+    for (int64_t i = 0; i < records->num; i++) {
+        const struct ep_record *r = &records->items[i];
+        if (r->kind != EP_RECORD_KERNELS || r->kernel == NULL ||
+            r->ranks_active != shape->gemm.ranks_active) {
+            continue;
+        }
+        const bool is_peak = strcmp(r->kernel, "peak") == 0 || strcmp(r->kernel, "fma") == 0 ||
+                             strcmp(r->kernel, "dot") == 0;
+        if (is_peak && r->dtype != NULL && strcmp(r->dtype, dtype) == 0 && r->flops_per_s > 0) {
+            roof.peak_flops_per_s = fmax(roof.peak_flops_per_s, r->flops_per_s);
+        }
+        if (strcmp(r->kernel, "read") == 0 && r->bw_bytes_per_s > 0 &&
+            r->working_set_bytes >= largest) {
+            roof.read_bytes_per_s = r->working_set_bytes > largest
+                                        ? r->bw_bytes_per_s
+                                        : fmax(roof.read_bytes_per_s, r->bw_bytes_per_s);
+            largest = r->working_set_bytes;
+        }
+    }
+    return roof;
+}
+
+/* What the GEMM records say of their bound, by its name; else what was measured apart. */
+static enum ep_status find_roof(const struct ep_records *records, const struct ep_record *shape,
+                                const char *dtype, struct roof *roof)
+{
+    double *peaks = malloc(2 * (size_t)(records->num + 1) * sizeof *peaks);
+    if (peaks == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a roofline");
+    }
+    double *reads = peaks + records->num + 1;
+    int64_t num_peaks = 0, num_reads = 0;
+    for (int64_t i = 0; i < records->num; i++) {
+        const struct ep_record *r = &records->items[i];
+        if (!is_gemm(r) || !is_same_shape(r, shape) || strcmp(r->gemm.dtype, dtype) != 0 ||
+            !(r->bound_s > 0)) {
+            continue;
+        }
+        if (r->bound_name != NULL && strncmp(r->bound_name, "read", 4) == 0) {
+            reads[num_reads++] = r->gemm.bytes / r->bound_s;
+        } else {
+            peaks[num_peaks++] = r->gemm.flops / r->bound_s;
+        }
+    }
+    ep_stats_sort(peaks, num_peaks);
+    ep_stats_sort(reads, num_reads);
+    if (num_peaks + num_reads > 0) {
+        *roof = (struct roof){num_peaks > 0 ? ep_stats_median_sorted(peaks, num_peaks) : NAN,
+                              num_reads > 0 ? ep_stats_median_sorted(reads, num_reads) : NAN, true};
+    } else {
+        *roof = find_measured_roof(records, shape, dtype);
+    }
+    free(peaks);
+    return EP_OK;
+}
+
+/* Where reading and computing take as long: bytes(m) = fixed + m * per_row, through two sizes;
+ * flops(m) = m * f. peak (fixed + m per_row) = read f m. NaN where that is nowhere. */
+static double find_knee(const struct roof *roof, const struct gemm_point *small, int64_t small_m,
+                        const struct gemm_point *large, int64_t large_m)
+{
+    const double per_row = (large->bytes - small->bytes) / (double)(large_m - small_m);
+    const double fixed = small->bytes - per_row * (double)small_m;
+    const double slope = roof->read_bytes_per_s * small->flops / (double)small_m -
+                         roof->peak_flops_per_s * per_row;
+    const double knee = roof->peak_flops_per_s * fixed / slope;
+    return slope > 0 && knee > (double)small_m && knee < (double)large_m ? knee : NAN;
+}
+
+/* The points of one dtype's roofline: at the sizes measured, and where it bends. */
+static enum ep_status put_roof(const struct ep_records *records, const struct ep_record *shape,
+                               const char *dtype, const int64_t *sizes, int num_sizes, int number,
+                               struct ep_sheet *sheet, double range[2], bool *any)
+{
+    enum ep_status status = EP_OK;
+    struct roof roof = {NAN, NAN, false};
+    struct gemm_point last = {NAN, NAN, NAN, NAN, NAN, NAN};
+    int64_t last_m = 0;
+    *any = false;
+    EP_TRY(find_roof(records, shape, dtype, &roof));
+    for (int i = 0; i < num_sizes; i++) {
+        struct gemm_point point;
+        EP_TRY(pool_gemm(records, shape, NULL, dtype, sizes[i], &point));
+        if (!roof.from_records) { /* fmax() would pass over a NaN: both are needed */
+            point.bound_s = point.flops / roof.peak_flops_per_s + point.bytes / roof.read_bytes_per_s;
+            point.bound_s = isfinite(point.bound_s)
+                                ? fmax(point.flops / roof.peak_flops_per_s,
+                                       point.bytes / roof.read_bytes_per_s)
+                                : NAN;
+        }
+        if (!isfinite(point.bound_s)) {
+            continue;
+        }
+        const double knee = *any ? find_knee(&roof, &last, last_m, &point, sizes[i]) : NAN;
+        if (isfinite(knee)) {
+            const struct gemm_point bend = {.flops = roof.peak_flops_per_s, .bound_s = 1};
+            put_gemm_row(sheet, 0, number, "roofline", dtype, knee, &bend);
+        }
+        grow(range, point.flops / point.bound_s);
+        put_gemm_row(sheet, 0, number, "roofline", dtype, (double)sizes[i], &point);
+        last = point;
+        last_m = sizes[i];
+        *any = true;
+    }
+out:
+    return status;
+}
+
+/* All rooflines; labels of those that have points. */
 static enum ep_status put_roofs(const struct ep_records *records, const struct ep_record *shape,
                                 const char *const *dtypes, int num_dtypes, const int64_t *sizes,
                                 int num_sizes, struct ep_sheet *sheet, char labels[][LABEL],
                                 int *num_roofs, double range[2])
 {
+    enum ep_status status = EP_OK;
     *num_roofs = 0;
     for (int d = 0; d < num_dtypes; d++) {
         bool any = false;
-        for (int i = 0; i < num_sizes; i++) {
-            struct gemm_point point;
-            const enum ep_status status =
-                pool_gemm(records, shape, NULL, dtypes[d], sizes[i], &point);
-            if (status != EP_OK) {
-                return status;
-            }
-            if (isfinite(point.bound_s)) {
-                grow(range, point.flops / point.bound_s);
-                put_gemm_row(sheet, 0, *num_roofs + 1, "roofline", dtypes[d], sizes[i], &point);
-                any = true;
-            }
-        }
+        EP_TRY(put_roof(records, shape, dtypes[d], sizes, num_sizes, *num_roofs + 1, sheet, range,
+                        &any));
         if (any) {
             snprintf(labels[(*num_roofs)++], LABEL, "roofline %s, from measured peaks", dtypes[d]);
         }
     }
-    return EP_OK;
+out:
+    return status;
 }
 
 enum ep_status ep_figure_gemm_rate(const struct ep_figure_input *in, struct ep_sheet *sheet)
@@ -224,7 +340,8 @@ enum ep_status ep_figure_gemm_rate(const struct ep_figure_input *in, struct ep_s
             if (isfinite(point.median_s)) {
                 grow(range, point.flops / fmax(point.high_s, point.median_s));
                 grow(range, point.flops / fmin(point.low_s, point.median_s));
-                put_gemm_row(sheet, j + 1, 0, series[j].backend, series[j].dtype, sizes[i], &point);
+                put_gemm_row(sheet, j + 1, 0, series[j].backend, series[j].dtype,
+                             (double)sizes[i], &point);
             }
         }
         snprintf(labels[j], LABEL, "%s %s", series[j].backend, series[j].dtype);
@@ -242,7 +359,7 @@ enum ep_status ep_figure_gemm_rate(const struct ep_figure_input *in, struct ep_s
         shape->gemm.ranks_active, shape->gemm.ranks_active == 1 ? "" : "s",
         shape->model != NULL ? shape->model : "", shape->model != NULL ? ", " : "", shape->gemm.k,
         shape->gemm.k, shape->gemm.n, shape->gemm.weights_cold == 1 ? "from memory" : "in cache",
-        num_roofs == 0 ? " No peaks were measured: no roofline." : "");
+        num_roofs == 0 ? " No roofline: its peak or read bandwidth was not measured." : "");
     ep_sheet_define_list(sheet, "ep_series", items, num);
     ep_sheet_define_number(sheet, "ep_num_roofs", num_roofs);
     ep_sheet_define_number(sheet, "ep_y_min", range[0] / 1e9 / 1.4);

@@ -236,6 +236,43 @@ static void test_phases(void **state)
     free_scene(&scene);
 }
 
+/* Rows 13 to 19. It bends where m * 4194304 flops at 250 Gflop/s take as long as 4194304 + 6144 m bytes at
+ * 25 GB/s: m (25e9 * 4194304 - 250e9 * 6144) = 250e9 * 4194304, m = 10.14866; between 4 and 16. */
+static void check_roof(const struct ep_sheet *sheet)
+{
+    CHECK_NEAR(number_at(sheet, 13, "roofline_flops_per_s"), 24.9634e9, 1e5);
+    CHECK_NEAR(number_at(sheet, 14, "tokens_per_expert"), 4, 0);
+    CHECK_NEAR(number_at(sheet, 15, "tokens_per_expert"), 10.14866, 1e-4);
+    CHECK_NEAR(number_at(sheet, 15, "roofline_flops_per_s"), 250e9, 1e3);
+    CHECK_NEAR(number_at(sheet, 16, "tokens_per_expert"), 16, 0);
+    CHECK_NEAR(number_at(sheet, 19, "roofline_flops_per_s"), 250e9, 1e3);
+}
+
+/* Records of `epbench kernels` state no bound: the roofline is then of the peaks measured apart. */
+static void test_roof_apart(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct ep_sheet sheet;
+    make_scene(true, &scene);
+    for (int64_t i = 0; i < scene.records.num; i++) {
+        scene.records.items[i].bound_s = NAN;
+    }
+    fill(&scene.input, "gemm_rate", &sheet);
+    assert_int_equal(num_rows(&sheet), 19);
+    check_roof(&sheet); /* read at the largest working set, 25 GB/s, not the 90 GB/s of caches */
+    ep_sheet_fini(&sheet);
+    for (int64_t i = 0; i < scene.records.num; i++) { /* a peak of other ranks is none of theirs */
+        struct ep_record *r = &scene.records.items[i];
+        r->ranks_active = r->kernel != NULL && strcmp(r->kernel, "fma") == 0 ? 2 : r->ranks_active;
+    }
+    fill(&scene.input, "gemm_rate", &sheet);
+    assert_int_equal(num_rows(&sheet), 12);
+    assert_non_null(strstr(sheet.texts, "ep_num_roofs = 0"));
+    ep_sheet_fini(&sheet);
+    free_scene(&scene);
+}
+
 static void test_gemm(void **state)
 {
     (void)state;
@@ -243,16 +280,17 @@ static void test_gemm(void **state)
     struct ep_sheet sheet;
     make_scene(true, &scene);
     fill(&scene.input, "gemm_rate", &sheet);
-    /* 2 back ends and one roofline over m = 1, 4, 16, 64, 256, 1024 */
-    assert_int_equal(num_rows(&sheet), 18);
+    /* 2 back ends and one roofline over m = 1, 4, 16, 64, 256, 1024, and where it bends */
+    assert_int_equal(num_rows(&sheet), 19);
     /* m = 1: 2 * 2048 * 1024 = 4194304 flops; 2 (1024 + 2097152 + 2048) = 4200448 B at 25 GB/s
      * = 168.01792 us, and 1.1 times that was planted: 22.6940 Gflop/s under 24.9634 */
     CHECK_NEAR(number_at(&sheet, 1, "flops_per_s"), 22.6940e9, 1e5);
     CHECK_NEAR(number_at(&sheet, 13, "roofline_flops_per_s"), 24.9634e9, 1e5);
     assert_true(isnan(number_at(&sheet, 1, "roofline_flops_per_s")));
     assert_true(isnan(number_at(&sheet, 13, "flops_per_s")));
+    check_roof(&sheet);
     /* m = 1024: the planted peak, 250 Gflop/s */
-    CHECK_NEAR(number_at(&sheet, 18, "roofline_flops_per_s"), 250e9, 1e3);
+    CHECK_NEAR(number_at(&sheet, 19, "roofline_flops_per_s"), 250e9, 1e3);
     ep_sheet_fini(&sheet);
     fill(&scene.input, "links", &sheet);
     assert_int_equal(num_rows(&sheet), 22);
@@ -305,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_ticks),       cmocka_unit_test(test_bandwidth_size),
         cmocka_unit_test(test_skew),        cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_phases),      cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_roof_apart),
         cmocka_unit_test(test_reasons),     cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
