@@ -36,6 +36,8 @@ ONEDNN_LIBS_ELSE := -ldnnl
 RANDOM123_LIBS_ELSE :=
 
 comma := ,
+open := (
+close := )
 field = $(word $(2),$(subst :, ,$(1)))
 first_pc = $(firstword $(foreach p,$(subst $(comma), ,$(call field,$(1),2)),$(shell $(PKG_CONFIG) --exists $(p) 2>/dev/null && echo $(p))))
 define find_library
@@ -43,7 +45,7 @@ $(call field,$(1),1)_PC := $$(call first_pc,$(1))
 $(call field,$(1),1)_CFLAGS := $$(if $$($(call field,$(1),1)_PC),$$(shell $(PKG_CONFIG) --cflags $$($(call field,$(1),1)_PC)))
 $(call field,$(1),1)_LIBS := $$(if $$($(call field,$(1),1)_PC),$$(shell $(PKG_CONFIG) --libs $$($(call field,$(1),1)_PC)),$$($(call field,$(1),1)_LIBS_ELSE))
 ifeq ($$(shell printf '#include <$(call field,$(1),3)>\n' | $$(if $$(filter benchmark/%,$(call field,$(1),3)),$(CXX) -std=c++17 -x c++,$(CC) -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h -x c) $$($(call field,$(1),1)_CFLAGS) -E - >/dev/null 2>&1 && echo found),)
-MISSING += $(call field,$(1),1)($(call field,$(1),4))
+MISSING += $(call field,$(1),1)/$(call field,$(1),4)
 endif
 endef
 
@@ -51,17 +53,17 @@ endef
 NO_LIBRARY_GOALS := help clean bootstrap check report format
 ifneq ($(filter-out $(NO_LIBRARY_GOALS),$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell command -v $(PKG_CONFIG) 2>/dev/null),)
-MISSING += pkg-config(pkg-config)
+MISSING += pkg-config/pkg-config
 endif
-ifeq ($(shell command -v $(CC) 2>/dev/null),)
-MISSING += $(CC)(gcc)
+ifeq ($(shell command -v $(firstword $(CC)) 2>/dev/null),)
+MISSING += $(firstword $(CC))/gcc
 endif
 ifeq ($(shell command -v $(firstword $(CXX)) 2>/dev/null),)
-MISSING += $(CXX)(g++)
+MISSING += $(firstword $(CXX))/g++
 endif
 $(foreach l,$(LIBRARIES),$(eval $(call find_library,$(l))))
 ifneq ($(MISSING),)
-$(foreach m,$(MISSING),$(info missing: $(subst $(lastword $(subst (, ,$(m))),,$(subst (, ,$(m))))(Debian package $(lastword $(subst (, ,$(m))))))
+$(foreach m,$(MISSING),$(info missing: $(subst /, $(open)Debian package ,$(m))$(close)))
 $(error libraries are missing, see above; `make bootstrap` installs them on Debian and its kin)
 endif
 endif
