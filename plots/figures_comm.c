@@ -114,9 +114,6 @@ enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct
 struct prediction_counts {
     int64_t num; /* points */
     int64_t num_held_out;
-    int num_groups;
-    int num_chosen;
-    double *errors; /* [num] */
     double min_s, max_s;
 };
 
@@ -125,96 +122,169 @@ static bool is_drawn(const struct ep_fit_rung *rung)
     return rung->rung != NULL && rung->rung->can_be_chosen && rung->same_as == NULL;
 }
 
+/* Of case `i`: held out where it was, else as fitted. */
+static double prediction(const struct ep_fit_rung *rung, int64_t i, bool *held_out)
+{
+    *held_out = rung->held_out_s != NULL && isfinite(rung->held_out_s[i]);
+    return *held_out ? rung->held_out_s[i] : rung->fitted_s[i];
+}
+
 static void put_predictions(const struct ep_fit_group *g, const struct ep_fit_rung *rung, int series,
                             struct ep_sheet *sheet, struct prediction_counts *counts)
 {
     for (int64_t i = 0; i < g->num_cases; i++) {
-        const bool held_out = rung->held_out_s != NULL && isfinite(rung->held_out_s[i]);
-        const double predicted_s = held_out ? rung->held_out_s[i] : rung->fitted_s[i];
+        bool held_out;
+        const double predicted_s = prediction(rung, i, &held_out);
         const double measured_s = g->cases[i].time_s;
         if (!(predicted_s > 0)) {
             continue; /* a logarithm has no place for it */
         }
         ep_sheet_put_number(sheet, series);
         ep_sheet_put_text(sheet, rung->rung->name);
+        ep_sheet_put_number(sheet, rung->chosen);
         ep_sheet_put_text(sheet, g->name);
         ep_sheet_put_text(sheet, g->cases[i].case_name);
         ep_sheet_put_number(sheet, measured_s);
         ep_sheet_put_number(sheet, predicted_s);
         ep_sheet_put_number(sheet, held_out);
         ep_sheet_end_row(sheet);
-        counts->errors[counts->num++] = fabs(predicted_s - measured_s) / measured_s;
+        counts->num++;
         counts->num_held_out += held_out;
-        counts->min_s = fmin(counts->min_s, fmin(predicted_s, measured_s));
-        counts->max_s = fmax(counts->max_s, fmax(predicted_s, measured_s));
-    }
-    counts->num_groups++;
-    counts->num_chosen += rung->chosen;
-}
-
-/* Every group's cases by rung `idx`; the label says how far they are off. */
-static void put_rung(const struct ep_figure_input *in, int idx, int series, struct ep_sheet *sheet,
-                     struct prediction_counts *counts, char *label, size_t length)
-{
-    counts->num = 0;
-    counts->num_groups = counts->num_chosen = 0;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
-        const struct ep_fit_rung *rung = &in->fit->groups[i].rungs[idx];
-        if (is_drawn(rung)) {
-            put_predictions(&in->fit->groups[i], rung, series, sheet, counts);
+        if (series == 1 || rung->chosen) { /* the others are in the data only */
+            counts->min_s = fmin(counts->min_s, fmin(predicted_s, measured_s));
+            counts->max_s = fmax(counts->max_s, fmax(predicted_s, measured_s));
         }
     }
-    if (counts->num > 0) {
-        ep_stats_sort(counts->errors, counts->num);
-        snprintf(label, length, "%s: median error %.1f %%, chosen in %d of %d fits",
-                 ep_rung_at(idx)->name, 100 * ep_stats_median_sorted(counts->errors, counts->num),
-                 counts->num_chosen, counts->num_groups);
+}
+
+/* Median error in % over all fits of M0, or of the rung that each chose; NaN without any.
+ * errors is room for one per case. */
+static double median_error(const struct ep_fit *fit, bool of_chosen, double *errors)
+{
+    int64_t num = 0;
+    for (int64_t i = 0; i < fit->num_groups; i++) {
+        const struct ep_fit_group *g = &fit->groups[i];
+        const struct ep_fit_rung *rung = of_chosen ? ep_fit_chosen(g) : &g->rungs[0];
+        for (int64_t j = 0; rung != NULL && is_drawn(rung) && j < g->num_cases; j++) {
+            bool held_out;
+            const double predicted_s = prediction(rung, j, &held_out);
+            if (predicted_s > 0) {
+                errors[num++] = fabs(predicted_s - g->cases[j].time_s) / g->cases[j].time_s;
+            }
+        }
     }
+    ep_stats_sort(errors, num);
+    return num > 0 ? 100 * ep_stats_median_sorted(errors, num) : NAN;
+}
+
+/* "chosen rung: median error 4.2 % (3 M0, 1 M2)": how many fits chose which. */
+static void name_chosen(const struct ep_fit *fit, double error, char *label, size_t length)
+{
+    int nums[EP_NUM_RUNGS] = {0};
+    char names[LABEL] = "";
+    for (int64_t i = 0; i < fit->num_groups; i++) {
+        const int chosen = fit->groups[i].chosen;
+        if (chosen >= 0) {
+            nums[chosen]++;
+        }
+    }
+    for (int i = 0; i < EP_NUM_RUNGS; i++) {
+        const size_t used = strlen(names);
+        if (nums[i] > 0) {
+            snprintf(names + used, sizeof names - used, "%s%d %s", used > 0 ? ", " : "", nums[i],
+                     ep_rung_at(i)->name);
+        }
+    }
+    if (names[0] == '\0') {
+        snprintf(label, length, "no fit could choose a rung");
+    } else {
+        snprintf(label, length, "chosen rung: median error %.1f %% (%.60s)", error, names);
+    }
+}
+
+/* What was held out: skews, or sizes where there were too few skews; by the first fit that says. */
+static const char *fold_kind(const struct ep_fit *fit)
+{
+    for (int64_t i = 0; i < fit->num_groups; i++) {
+        if (strcmp(fit->groups[i].fold_kind, "none") != 0) {
+            return fit->groups[i].fold_kind;
+        }
+    }
+    return "skew";
+}
+
+/* Median over the fits: how far two visits of one case lie apart, in %. */
+static double noise_floor(const struct ep_fit *fit, double *room)
+{
+    int64_t num = 0;
+    for (int64_t i = 0; i < fit->num_groups; i++) {
+        if (isfinite(fit->groups[i].noise_floor)) {
+            room[num++] = 100 * fit->groups[i].noise_floor;
+        }
+    }
+    ep_stats_sort(room, num);
+    return num > 0 ? ep_stats_median_sorted(room, num) : NAN;
+}
+
+static void define_predictions(const struct ep_figure_input *in, int64_t num_cases,
+                               const struct prediction_counts *counts, double *room,
+                               struct ep_sheet *sheet)
+{
+    char m0[LABEL], chosen[LABEL], noise[LABEL] = "";
+    const struct ep_fit *fit = in->fit;
+    const char *const series[] = {m0, chosen};
+    const double noise_percent = noise_floor(fit, room);
+    snprintf(m0, sizeof m0, "M0, plain bytes/bandwidth: median error %.1f %%",
+             median_error(fit, false, room));
+    name_chosen(fit, median_error(fit, true, room), chosen, sizeof chosen);
+    if (isfinite(noise_percent)) {
+        snprintf(noise, sizeof noise, " Two visits of one case differ by %.1f %%.", noise_percent);
+    }
+    ep_figure_define_header(
+        in, sheet, "Predicted against measured time", ep_figure_ranks(in),
+        fit->groups[0].record->nodes,
+        "%" PRId64 " cases of dispatch and combine, measured %s time (median of visits); %" PRId64
+        " of %" PRId64 " predictions held out (by fits that did not see the case's %s)%s.%s",
+        num_cases, fit->groups[0].target, counts->num_held_out, counts->num, fold_kind(fit),
+        counts->num_held_out < counts->num ? ", the others in sample" : "", noise);
+    ep_sheet_define_list(sheet, "ep_series", series, 2);
+    ep_sheet_define(sheet, "ep_x_label", "measured, ms");
+    ep_sheet_define(sheet, "ep_y_label", "predicted, ms");
+    ep_sheet_define_number(sheet, "ep_min", counts->min_s * 1e3 * 0.7);
+    ep_sheet_define_number(sheet, "ep_max", counts->max_s * 1e3 * 1.4);
 }
 
 enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
                                             struct ep_sheet *sheet)
 {
-    char labels[EP_NUM_RUNGS][LABEL];
-    const char *series[EP_NUM_RUNGS];
-    int64_t num_cases = 0, num_points = 0;
-    int num = 0;
+    int64_t num_cases = 0;
+    struct prediction_counts counts = {.min_s = INFINITY};
     if (ep_figure_op(in) == NULL) {
         return ep_figure_refuse_comm(in, sheet);
+    }
+    ep_sheet_put_header(sheet, "series rung chosen fit case measured_s predicted_s held_out");
+    for (int idx = 0, series = 1; idx < EP_NUM_RUNGS; idx++) {
+        const int64_t before = counts.num;
+        for (int64_t i = 0; i < in->fit->num_groups; i++) {
+            const struct ep_fit_group *g = &in->fit->groups[i];
+            if (is_drawn(&g->rungs[idx])) {
+                put_predictions(g, &g->rungs[idx], series, sheet, &counts);
+            }
+        }
+        series += counts.num > before;
+    }
+    if (counts.num == 0) {
+        return ep_sheet_refuse(sheet, "no rung could be fitted");
     }
     for (int64_t i = 0; i < in->fit->num_groups; i++) {
         num_cases += in->fit->groups[i].num_cases;
     }
-    struct prediction_counts counts = {.min_s = INFINITY,
-                                       .errors = malloc((size_t)(num_cases + 1) * sizeof(double))};
-    if (counts.errors == NULL) {
+    double *room = malloc((size_t)(num_cases + in->fit->num_groups + 1) * sizeof *room);
+    if (room == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for errors");
     }
-    ep_sheet_put_header(sheet, "series rung fit case measured_s predicted_s held_out");
-    for (int idx = 0; idx < EP_NUM_RUNGS; idx++) {
-        put_rung(in, idx, num + 1, sheet, &counts, labels[num], LABEL);
-        if (counts.num > 0) {
-            series[num] = labels[num];
-            num++;
-            num_points += counts.num;
-        }
-    }
-    free(counts.errors);
-    if (num == 0) {
-        return ep_sheet_refuse(sheet, "no rung could be fitted");
-    }
-    const struct ep_record *record = in->fit->groups[0].record;
-    ep_figure_define_header(
-        in, sheet, "Predicted against measured time", ep_figure_ranks(in), record->nodes,
-        "%" PRId64 " cases of dispatch and combine, measured %s time (median of visits); %" PRId64
-        " of %" PRId64 " predictions held out (by fits that did not see the case's skew)%s.",
-        num_cases, in->fit->groups[0].target, counts.num_held_out, num_points,
-        counts.num_held_out < num_points ? ", the others in sample" : "");
-    ep_sheet_define_list(sheet, "ep_series", series, num);
-    ep_sheet_define(sheet, "ep_x_label", "measured, ms");
-    ep_sheet_define(sheet, "ep_y_label", "predicted, ms");
-    ep_sheet_define_number(sheet, "ep_min", counts.min_s * 1e3 * 0.7);
-    ep_sheet_define_number(sheet, "ep_max", counts.max_s * 1e3 * 1.4);
+    define_predictions(in, num_cases, &counts, room, sheet);
+    free(room);
     return EP_OK;
 }
 

@@ -15,9 +15,13 @@ set xlabel ep_x_label offset 0,0.7
 set style fill solid 0.45 noborder
 file = ep_name.'.tsv'
 set samples 200
-array point[7] = [1, 2, 6, 4, 8, 10, 12]
+# M0 open, the rung that each fit chose filled and smaller: where M0 was chosen, both are there.
+array point[2] = [6, 7]
+array size[2] = [0.9, 0.5]
+array tone[2] = [2, 1]
+mine(i, x) = (i == 1 ? stringcolumn('rung') eq 'M0' : column('chosen') == 1) ? x : NaN
 plot '+' using 1:($1 * 0.9):($1 * 1.1) with filledcurves lc rgb '#c8c8c8' notitle, \
      x with lines lc rgb '#555555' lw 1 notitle, \
-     for [i = |ep_series|:1:-1] file using (series(i, column('measured_s')) * 1e3):(column('predicted_s') * 1e3) with points lc i pt point[i] ps 0.6 notitle, \
-     for [i = 1:|ep_series|] NaN with points lc i pt point[i] ps 1 title ep_series[i], \
+     for [i = 1:2] file using (mine(i, column('measured_s')) * 1e3):(column('predicted_s') * 1e3) with points lc tone[i] pt point[i] ps size[i] notitle, \
+     for [i = 1:2] NaN with points lc tone[i] pt point[i] ps size[i] * 1.2 title ep_series[i], \
      NaN with boxes lc rgb '#c8c8c8' title 'band: within 10 % of the measured time'

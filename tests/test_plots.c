@@ -207,9 +207,11 @@ static void test_predictions(void **state)
     fill(&scene.input, "predicted_measured", &sheet);
     /* M0, M1 and M2 over 6 skews x 2 top-k x 3 sizes x 2 transports x 2 ops = 144 cases each */
     assert_int_equal(num_rows(&sheet), 3 * 144);
-    assert_non_null(strstr(sheet.texts, "M2: median error 0.0 %, chosen in 4 of 4 fits"));
+    assert_non_null(strstr(sheet.texts, "chosen rung: median error 0.0 % (4 M2)"));
+    CHECK_NEAR(number_at(&sheet, 1, "chosen"), 0, 0);
     for (int i = 2 * 144 + 1; i <= 3 * 144; i++) {
         CHECK_NEAR(number_at(&sheet, i, "held_out"), 1, 0);
+        CHECK_NEAR(number_at(&sheet, i, "chosen"), 1, 0);
         CHECK_NEAR(number_at(&sheet, i, "predicted_s"), number_at(&sheet, i, "measured_s"), 1e-8);
     }
     ep_sheet_fini(&sheet);
