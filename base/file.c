@@ -106,6 +106,20 @@ static enum ep_status write_descriptor(int fd, const char *path, const char *tex
     return EP_OK;
 }
 
+/* Devices, pipes and links (/dev/null, /dev/stdout) are written, never replaced by a file. */
+static enum ep_status write_through(const char *path, const char *text, size_t length)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        return ep_error_set(EP_EIO, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    enum ep_status status = write_descriptor(fd, path, text, length);
+    if (close(fd) != 0 && status == EP_OK) {
+        status = ep_error_set(EP_EIO, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    return status;
+}
+
 enum ep_status ep_file_write(const char *path, const char *text, size_t length)
 {
     if (strcmp(path, "-") == 0) {
@@ -114,6 +128,10 @@ enum ep_status ep_file_write(const char *path, const char *text, size_t length)
                                 strerror(errno));
         }
         return write_descriptor(STDOUT_FILENO, "standard output", text, length);
+    }
+    struct stat info;
+    if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
+        return write_through(path, text, length);
     }
     char *temporary = ep_format_new("%s.XXXXXX", path);
     if (temporary == NULL) {
@@ -148,6 +166,9 @@ enum ep_status ep_file_write(const char *path, const char *text, size_t length)
 
 static enum ep_status create_directory(const char *path, bool must_be_new)
 {
+    if (path[0] == '\0') {
+        return ep_error_set(EP_EINVAL, "the name of a directory is empty");
+    }
     char *partial = strdup(path);
     if (partial == NULL) {
         return ep_error_set(EP_ENOMEM, "%s: no memory", path);

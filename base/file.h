@@ -15,11 +15,11 @@
 EP_MUST_CHECK enum ep_status ep_file_read(const char *path, int64_t limit_bytes, char **text,
                                           size_t *length);
 
-/** Write a whole file: to a temporary name beside it, synced, then renamed over it.
- *  "-" writes standard output. Returns EP_EIO with the cause (no directory, no space, ...). */
+/** Write a whole file: to a temporary name beside it, synced, then renamed over it. What is no plain
+ *  file (a device, a pipe, a link) is written in place. "-" writes standard output. Returns EP_EIO with the cause (no directory, no space, ...). */
 EP_MUST_CHECK enum ep_status ep_file_write(const char *path, const char *text, size_t length);
 
-/** Create a directory and its missing parents. Returns EP_EINVAL if `path` itself already exists
+/** Create a directory and its missing parents. Returns EP_EINVAL if `path` is empty or already exists
  *  (nothing is ever written over), EP_EIO where it cannot be created. */
 EP_MUST_CHECK enum ep_status ep_dir_create_new(const char *path);
 

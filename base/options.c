@@ -80,7 +80,9 @@ static enum ep_status check_long_option(const struct collected *all, const char 
     *takes_next = false;
     for (int i = 0; i < 2; i++) {
         if (strcmp(name, built_in[i]) == 0) {
-            return EP_OK;
+            return arg[length] == '\0'
+                       ? EP_OK
+                       : ep_error_set(EP_EINVAL, "option --%s takes no value", name);
         }
     }
     const char *names[MAX_OPTIONS];
@@ -114,17 +116,33 @@ static enum ep_status check_long_option(const struct collected *all, const char 
     return EP_OK;
 }
 
-/* Does the short-option group "-xyz" leave its last letter waiting for the next word? */
-static bool short_takes_next(const struct collected *all, const char *group)
+/* The short options "-xyz": the first that takes a value has the rest, or the next word. */
+static enum ep_status check_short_options(const struct collected *all, const char *group,
+                                          const char *next, bool *takes_next, bool *asks_help)
 {
+    *takes_next = false;
     for (const char *p = group; *p != '\0'; p++) {
-        for (int i = 0; i < all->num; i++) {
-            if (all->options[i]->key == *p && all->options[i]->arg != NULL) {
-                return p[1] == '\0';
+        const struct argp_option *found = NULL;
+        for (int i = 0; i < all->num && found == NULL; i++) {
+            found = all->options[i]->key == *p ? all->options[i] : NULL;
+        }
+        if (found == NULL && *p == '?') {
+            *asks_help = true;
+            return EP_OK;
+        }
+        if (found == NULL) {
+            return ep_error_set(EP_EINVAL, "unknown option -%c", *p);
+        }
+        if (found->arg != NULL && (found->flags & OPTION_ARG_OPTIONAL) == 0) {
+            if (p[1] == '\0' && next == NULL) {
+                return ep_error_set(EP_EINVAL, "option -%c needs a value: -%c %s", *p, *p,
+                                    found->arg);
             }
+            *takes_next = p[1] == '\0';
+            return EP_OK;
         }
     }
-    return false;
+    return EP_OK;
 }
 
 /* argp itself stays silent under ARGP_NO_ERRS, even when asked for help. */
@@ -142,26 +160,33 @@ enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv, 
     collect(argp, &all);
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         bool takes_next = false;
+        bool asks_help = strcmp(argv[i], "--help") == 0;
+        const bool asks_usage = strcmp(argv[i], "--usage") == 0;
+        enum ep_status status = EP_OK;
         if (strncmp(argv[i], "--", 2) == 0) {
-            const enum ep_status status = check_long_option(&all, argv[i] + 2, argv[i + 1],
-                                                            &takes_next);
-            if (status != EP_OK) {
-                return status;
-            }
-            if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "--usage") == 0) {
-                print_help(argp, argv[0], strcmp(argv[i], "--usage") == 0);
-            }
+            status = check_long_option(&all, argv[i] + 2, argv[i + 1], &takes_next);
         } else if (argv[i][0] == '-' && argv[i][1] != '\0') {
-            takes_next = short_takes_next(&all, argv[i] + 1);
+            status = check_short_options(&all, argv[i] + 1, argv[i + 1], &takes_next, &asks_help);
+        }
+        if (status != EP_OK) {
+            return status;
+        }
+        if (asks_help || asks_usage) {
+            print_help(argp, argv[0], asks_usage);
         }
         i += takes_next;
     }
-    const error_t failed = argp_parse(argp, argc, argv, ARGP_NO_ERRS, NULL, input);
+    int rest = argc; /* argp moves what it takes to the front */
+    const error_t failed = argp_parse(argp, argc, argv, ARGP_NO_ERRS, &rest, input);
     if (failed == ENOMEM) {
         return ep_error_set(EP_ENOMEM, "no memory to parse options");
     }
     if (failed != 0) {
         return ep_error_set(EP_EINVAL, "an argument is not understood; see %s --help", argv[0]);
+    }
+    if (rest < argc) {
+        return ep_error_set(EP_EINVAL, "'%s' is not understood: an option was expected; see %s "
+                            "--help", argv[rest], argv[0]);
     }
     return EP_OK;
 }

@@ -165,6 +165,9 @@ enum ep_status ep_parse_time(const char *text, const char *what, double *time_s)
     if (status != EP_OK) {
         return status;
     }
+    if (parsed > 1e9) { /* 30 years; loops count with such times */
+        return ep_error_set(EP_EINVAL, "%s: %s is more than 1e9 s", what, text);
+    }
     *time_s = parsed;
     return EP_OK;
 }

@@ -66,6 +66,6 @@ fails 2 "--ranks: 'x'" "$EPBENCH" topo --ranks x
 fails 2 "--ranks 5 is not" "$EPBENCH" topo --ranks 5 --ranks-per-node 2 --nodes 2
 fails 2 "expected packed or spread" "$EPBENCH" topo --rank-order round
 fails 2 "did you mean --synthetic" "$EPBENCH" topo --synth x
-fails 2 "an argument is not understood" "$EPBENCH" topo extra
+fails 2 "'extra' is not understood" "$EPBENCH" topo extra
 fails 2 "at most the pairs of 2048 ranks" "$EPBENCH" topo --ranks 3000 --pairs --json -
 fails 3 "cannot be written" "$EPBENCH" topo --json /nowhere/x.json --synthetic "$synthetic"

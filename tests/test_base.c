@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void test_numbers(void **state)
@@ -61,6 +62,7 @@ static void test_units(void **state)
     CHECK_OK(ep_parse_time("250ms", "--time", &time_s));
     CHECK_NEAR(time_s, 0.25, 1e-15);
     CHECK_FAILS(ep_parse_time("3", "--time", &time_s), EP_EINVAL, "has no unit");
+    CHECK_FAILS(ep_parse_time("1e308h", "--time", &time_s), EP_EINVAL, "more than 1e9 s");
 
     char text[32];
     assert_string_equal(ep_format_bytes(1536, text, sizeof text), "1.50 KiB");
@@ -261,6 +263,23 @@ static void test_files(void **state)
     CHECK_FAILS(ep_file_read(directory, 4, &text, &length), EP_EINVAL, "is a directory");
     CHECK_FAILS(ep_file_write("/nonexistent/f", "x", 1), EP_EIO, "/nonexistent/f");
     CHECK_FAILS(ep_dir_create_new(directory), EP_EINVAL, "exists already");
+    CHECK_FAILS(ep_dir_create_new(""), EP_EINVAL, "is empty");
+    /* a link, as /dev/stdout is one, and a device keep being what they are */
+    char *linked = ep_path_join(directory, "link");
+    struct stat info;
+    assert_int_equal(symlink("f.txt", linked), 0);
+    CHECK_OK(ep_file_write(linked, "by", 2));
+    assert_int_equal(lstat(linked, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    CHECK_OK(ep_file_read(path, 100, &text, &length));
+    assert_string_equal(text, "by");
+    free(text);
+    assert_int_equal(unlink(linked), 0);
+    assert_int_equal(symlink("/dev/null", linked), 0);
+    CHECK_OK(ep_file_write(linked, "gone", 4));
+    assert_int_equal(stat(linked, &info), 0);
+    assert_true(S_ISCHR(info.st_mode));
+    free(linked);
     char *nested = ep_path_join(directory, "a/b/");
     CHECK_OK(ep_dir_create_new(nested));
     CHECK_FAILS(ep_dir_create_new(nested), EP_EINVAL, "exists already");
@@ -296,8 +315,17 @@ static void test_options(void **state)
                 "needs a value");
     CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "--check=1", NULL}, NULL), EP_EINVAL,
                 "takes no value");
-    CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "extra", NULL}, NULL), EP_EINVAL,
-                "not understood");
+    CHECK_FAILS(ep_options_parse(&argp, 4, (char *[]){"p", "extra", "-c", "-c", NULL}, NULL),
+                EP_EINVAL, "'extra' is not understood");
+    CHECK_FAILS(ep_options_parse(&argp, 3, (char *[]){"p", "-c", "-", NULL}, NULL), EP_EINVAL,
+                "'-' is not understood");
+    CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "-cx", NULL}, NULL), EP_EINVAL,
+                "unknown option -x");
+    CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "-ct", NULL}, NULL), EP_EINVAL,
+                "option -t needs a value");
+    CHECK_OK(ep_options_parse(&argp, 3, (char *[]){"p", "-ct5", "-tx", NULL}, NULL));
+    CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "--help=1", NULL}, NULL), EP_EINVAL,
+                "takes no value");
     CHECK_FAILS(ep_options_parse(&argp, 2, (char *[]){"p", "--zzzzzzz", NULL}, NULL), EP_EINVAL,
                 "unknown option --zzzzzzz");
 }
