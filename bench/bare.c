@@ -10,6 +10,7 @@
 #include "bench/xfer_bare.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -224,7 +225,19 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
     EP_TRY(ep_comm_agree(session->world, ep_table_create(headers, 9, &table)));
     for (size_t i = 0; i < num_sizes; i++) {
         struct ep_bare_row r;
-        EP_TRY(ep_bare_measure(session, sizes[i], budget_s * shares[i], &r));
+        const char *const size = ep_format_bytes((double)sizes[i], text, sizeof text);
+        if (sizes[i] > INT_MAX / ep_comm_size(session->world)) {
+            EP_TRY(ep_session_skip(session, "bare", "%s per pair: all of a rank's bytes do not fit "
+                                   "MPI's int", size));
+            continue;
+        }
+        status = ep_bare_measure(session, sizes[i], budget_s * shares[i], &r);
+        if (status == EP_ENOMEM) { /* agreed on; smaller sizes and later stages go on */
+            EP_TRY(ep_session_skip(session, "bare", "%s per pair: %s", size, ep_error_text()));
+            ep_error_clear();
+            continue;
+        }
+        EP_TRY(status);
         const bool within = r.low >= 1 - tolerance && r.high <= 1 + tolerance;
         ep_table_add(table, "%s", ep_format_bytes((double)sizes[i], text, sizeof text));
         ep_table_add(table, "%" PRId64, r.num);

@@ -306,23 +306,28 @@ static bool write_setting(const char *name, int value)
     return written;
 }
 
-enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
-                                     struct ep_comm **forced)
+enum ep_status ep_comm_find_algorithm(const char *name, int *id)
 {
     static const struct {
         const char *name;
         int id; /* Open MPI 4.1: the same numbers for alltoall and alltoallv */
     } algorithms[] = {{"default", 0}, {"linear", 1}, {"pairwise", 2}};
-    enum ep_status status = EP_OK;
-    int id = -1;
     for (size_t i = 0; i < sizeof algorithms / sizeof algorithms[0]; i++) {
-        if (strcmp(algorithm, algorithms[i].name) == 0) {
-            id = algorithms[i].id;
+        if (strcmp(name, algorithms[i].name) == 0) {
+            *id = algorithms[i].id;
+            return EP_OK;
         }
     }
-    if (id < 0) {
-        return ep_error_set(EP_EINVAL, "--algorithm: '%s' is not default, linear or pairwise",
-                            algorithm);
+    return ep_error_set(EP_EINVAL, "--algorithm: '%s' is not default, linear or pairwise", name);
+}
+
+enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
+                                     struct ep_comm **forced)
+{
+    int id = 0;
+    enum ep_status status = ep_comm_find_algorithm(algorithm, &id);
+    if (status != EP_OK) {
+        return status;
     }
     if (id > 0) {
         const char *dynamic = getenv("OMPI_MCA_coll_tuned_use_dynamic_rules");

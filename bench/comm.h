@@ -35,6 +35,9 @@ int ep_comm_ranks_per_node(const struct ep_comm *comm);
 EP_MUST_CHECK enum ep_status ep_comm_create_part(struct ep_comm *comm, int num_ranks, bool spread,
                                                  struct ep_comm **part);
 
+/** The library's number of "default", "linear" or "pairwise"; EP_EINVAL for another name. Local. */
+EP_MUST_CHECK enum ep_status ep_comm_find_algorithm(const char *name, int *id);
+
 /** A duplicate that uses one algorithm in MPI_Alltoallv (or MPI_Alltoall): "linear", "pairwise", or
  *  "default" (the library's choice). EP_EENV where this library cannot be told. */
 EP_MUST_CHECK enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,

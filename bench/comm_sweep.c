@@ -173,6 +173,10 @@ static enum ep_status parse_shape(struct ep_comm_sweep *s)
     }
     EP_TRY(ep_list_split(o->algorithm != NULL ? o->algorithm : "default", ',', "--algorithm",
                          &s->algorithms));
+    for (int64_t i = 0; i < s->algorithms.num; i++) {
+        int ignored = 0;
+        EP_TRY(ep_comm_find_algorithm(s->algorithms.items[i], &ignored));
+    }
     if (o->rank_order != NULL) {
         enum ep_rank_order order = EP_RANK_ORDER_PACKED;
         EP_TRY(ep_rank_order_parse(o->rank_order, "--rank-order", &order));

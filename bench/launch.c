@@ -41,13 +41,22 @@ static int output_words(char *const *argv, int i)
     return strncmp(argv[i], "-o", 2) == 0 || strncmp(argv[i], "--output=", 9) == 0;
 }
 
+/* Options of ours go before those of the user, since his may end with "--". */
 static void add_arguments(struct line *line, const struct ep_launch_plan *plan, int argc,
-                          char **argv, bool appends)
+                          char **argv, bool appends, const char *launch_idx)
 {
     static char command[64];
     const char *space = strchr(argv[0], ' ');
     snprintf(command, sizeof command, "%s", space != NULL ? space + 1 : argv[0]);
     line->words[line->num++] = command;
+    if (appends) {
+        line->words[line->num++] = (char *)"--append";
+        line->words[line->num++] = (char *)plan->output;
+    }
+    if (launch_idx != NULL) {
+        line->words[line->num++] = (char *)"--launch-idx";
+        line->words[line->num++] = (char *)launch_idx;
+    }
     for (int i = 1; i < argc; i++) {
         const int skipped = appends ? output_words(argv, i) : 0;
         if (skipped > 0) {
@@ -55,10 +64,6 @@ static void add_arguments(struct line *line, const struct ep_launch_plan *plan, 
         } else {
             line->words[line->num++] = argv[i];
         }
-    }
-    if (appends) {
-        line->words[line->num++] = (char *)"--append";
-        line->words[line->num++] = (char *)plan->output;
     }
 }
 
@@ -88,9 +93,7 @@ static enum ep_status run_launches(const struct ep_launch_plan *plan, struct lin
         char idx[32];
         snprintf(idx, sizeof idx, "%" PRId64, i);
         line->num = start;
-        add_arguments(line, plan, argc, argv, i > 0 && plan->append == NULL);
-        line->words[line->num++] = (char *)"--launch-idx";
-        line->words[line->num++] = idx;
+        add_arguments(line, plan, argc, argv, i > 0 && plan->append == NULL, idx);
         line->words[line->num] = NULL;
         const int code = run_and_wait(line->words);
         if (code == 127) {
@@ -155,7 +158,7 @@ enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **arg
         }
         EP_TRY(run_launches(plan, &line, argc, argv));
     }
-    add_arguments(&line, plan, argc, argv, false);
+    add_arguments(&line, plan, argc, argv, false, NULL);
     execvp(line.words[0], line.words);
     status = ep_error_set(EP_EENV, "%s cannot be started: %s%s", line.words[0], strerror(errno),
                           errno == ENOENT ? " (Debian package openmpi-bin; or --launcher CMD)" : "");

@@ -71,6 +71,17 @@ awk -v physical="$(bandwidth bw_bytes_per_s)" -v logical="$(bandwidth bw_logical
 "$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err || fail "self-launch failed"
 grep -q '^alltoallv' out || fail "no table"
 
+# Launch after launch into one directory, whatever the options end with.
+"$EPBENCH" comm -n 1 --tokens 8 --iters 3 --visits 1 --launches 2 -o launches -- >out 2>err ||
+    fail "--launches failed"
+[ "$(grep -c '"launch_idx":1' launches/records.jsonl)" = 2 ] || fail "no second launch"
+
+# Sizes of the bare loop that do not fit are left out by name, and what follows goes on.
+ranks 2 comm --tokens 8 --hidden 8 --iters 3 --visits 1 --bare 1ms --memory 1M >out 2>err ||
+    fail "--bare with little memory failed"
+grep -q '^skipped: bare: 16.00 MiB per pair: .*--memory' err || fail "nothing says what was left out"
+grep -q '^alltoallv' out || fail "the sweep after the bare loop is missing"
+
 refused 2 'did you mean --tokens' comm --tokns 5
 refused 2 'not a whole number' comm --tokens 5x
 refused 2 'has no unit' comm --case-time 5
@@ -87,6 +98,10 @@ refused 2 'only one of them' comm -o a --append b
 refused 2 'no run.json\|cannot be opened' comm -n 1 --append nowhere
 refused 3 'cannot be started' comm --launcher /nonexistent/mpirun
 refused 2 'needs a directory' comm --launches 2
+refused 2 'unknown option -x' comm -x
+refused 2 "'foo' is not understood" comm --tokens 5 foo
+refused 2 "'foo' is not default" comm --algorithm linear,foo -o a
+refused 2 'is empty' comm -n 1 -o ''
 [ ! -e a ] && [ ! -e b ] && [ ! -e nowhere ] || fail "a refused command wrote something"
 printf 'token,e0\n0,99999999\n' >bad.csv
 refused 2 'bad.csv:2' comm --skew trace:bad.csv
