@@ -8,7 +8,10 @@ extern "C" {
 #include <benchmark/benchmark.h>
 
 #include <regex.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -122,6 +125,52 @@ bool HasName(const std::string &arg, const char *name)
     return arg.compare(0, length, name) == 0 && (arg.size() == length || arg[length] == '=');
 }
 
+// The library prints its usage, and exits with 0, where one of these has another value.
+ep_status CheckChoice(const std::string &flag)
+{
+    static const struct {
+        const char *name;
+        std::vector<const char *> values;
+    } choices[] = {
+        {"--benchmark_format=", {"console", "json", "csv"}},
+        {"--benchmark_out_format=", {"console", "json", "csv"}},
+        {"--benchmark_time_unit=", {"ns", "us", "ms", "s"}},
+    };
+    for (const auto &choice : choices) {
+        const size_t length = std::strlen(choice.name);
+        std::string all;
+        bool known = flag.compare(0, length, choice.name) != 0;
+        for (const char *value : choice.values) {
+            known = known || flag.compare(length, std::string::npos, value) == 0;
+            all += std::string(all.empty() ? "" : ", ") + value;
+        }
+        if (!known) {
+            return ep_error_set(EP_EINVAL, "%s: one of %s is expected", flag.c_str(), all.c_str());
+        }
+    }
+    return EP_OK;
+}
+
+// The library exits in the middle of the run where it cannot write there.
+ep_status CheckOutput(const std::string &flag)
+{
+    const std::string out = "--benchmark_out=";
+    if (flag.compare(0, out.size(), out) != 0) {
+        return EP_OK;
+    }
+    const std::string path = flag.substr(out.size());
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const bool exists = access(path.c_str(), F_OK) == 0;
+    struct stat info;
+    const bool is_folder = path.empty() || (stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode));
+    if (is_folder || access(exists ? path.c_str() : folder.c_str(), W_OK) != 0) {
+        return ep_error_set(EP_EIO, "%s: cannot be written: %s", flag.c_str(),
+                            is_folder ? "a file was expected" : std::strerror(errno));
+    }
+    return EP_OK;
+}
+
 // The library takes POSIX extended expressions, and only says on stderr that it cannot compile one.
 ep_status CheckFlag(const std::string &flag, int64_t *repetitions)
 {
@@ -182,9 +231,11 @@ void ep_gbench::RunCase(Case &one, benchmark::State &state)
         one.begin_s = UtcSeconds();
         status = one.hooks.begin(one.hooks.ctx);
     }
-    if (first_failure == EP_OK && one.hooks.sync != nullptr) {
+    const bool is_shared = first_failure == EP_OK && one.hooks.sync != nullptr;
+    if (is_shared) {
         status = one.hooks.sync(one.hooks.ctx, status);
     }
+    const bool has_begun = status == EP_OK;
     if (status != EP_OK) {
         state.SkipWithError("failed, see the message on stderr");
     }
@@ -194,6 +245,9 @@ void ep_gbench::RunCase(Case &one, benchmark::State &state)
         status = status == EP_OK ? ran : status;
     }
     const double end = MonotonicSeconds();
+    if (is_shared && has_begun) { // a rank that fails in the loop must not leave the others waiting
+        status = one.hooks.sync(one.hooks.ctx, status);
+    }
     const double iterations = static_cast<double>(one.hooks.iterations);
     one.samples_s.push_back((end - start) / iterations);
     SetRate(state, "flops_per_s", one.hooks.flops);
@@ -229,7 +283,9 @@ try {
     *argc = kept;
     std::vector<char *> theirs = {argv[0]};
     for (std::string &flag : made->flags) {
-        const ep_status status = CheckFlag(flag, &made->repetitions);
+        ep_status status = CheckFlag(flag, &made->repetitions);
+        status = status == EP_OK ? CheckChoice(flag) : status;
+        status = status == EP_OK && !quiet ? CheckOutput(flag) : status;
         if (status != EP_OK) {
             return status;
         }

@@ -14,7 +14,7 @@ extern "C" {
 
 /** One benchmark. With several ranks every rank registers the same cases in the same order; all hooks
  *  are then called by every rank in step. Order: begin once, before the first repetition; then for
- *  each repetition sync and run x iterations; then end once, with all samples. */
+ *  each repetition sync, run x iterations, sync; then end once, with all samples. */
 struct ep_gbench_case {
     const char *name; /* borrowed until ep_gbench_run returns */
     int64_t iterations; /* of `run` in one sample, >= 1; fixed, so that ranks agree */

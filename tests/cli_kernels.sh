@@ -62,6 +62,8 @@ is_json rows.json '['
 [ "$(grep -c '"kernel": *"gemm"' table/records.jsonl)" = 8 ]
 [ "$(grep -c '"kernel": *"\(peak\|read\)"' table/records.jsonl)" = 4 ]
 
+fails 2 "one of console, json, csv is expected" --benchmark_format=foo
+fails 3 "cannot be written" --benchmark_out=/nonexistent/x
 fails 2 "did you mean 'onednn'" --backends onedn
 fails 2 "both --hidden and --ffn" --hidden 8
 fails 2 "moved, not multiplied" --dtype fp8
