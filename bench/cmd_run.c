@@ -159,13 +159,13 @@ out:
 static const struct {
     const char *name;
     enum ep_status (*run)(struct ep_session *session, const struct ep_profile *profile);
-    int kind; /* of its records: a resumed run that has some does not take the stage again; -1: none */
+    int kind; /* of its records; -1: none */
 } stages[] = {
     {"topo", run_topo, -1},
     {"links", run_links, EP_RECORD_LINKS},
     {"kernels", run_kernels, EP_RECORD_KERNELS},
     {"bare", run_bare, EP_RECORD_COMM},
-    {"comm", run_comm, -1} /* it knows which visits are there */,
+    {"comm", run_comm, EP_RECORD_COMM}, /* it knows which visits are there */
 };
 
 /* After MPI has ended, on one process: what needs nothing but the records. */
@@ -198,6 +198,16 @@ static enum ep_status write_reports(char *directory, enum ep_status status)
     return status;
 }
 
+/* A resumed run is past a stage where a later one has records: its own may be but a part. */
+static bool is_past(const struct ep_session *session, size_t stage)
+{
+    bool past = false;
+    for (size_t i = stage + 1; stages[stage].kind >= 0 && i < sizeof stages / sizeof stages[0]; i++) {
+        past = past || (session->done_kinds & 1U << stages[i].kind) != 0;
+    }
+    return past;
+}
+
 static enum ep_status measure(struct ep_session *session, const struct ep_profile *profile)
 {
     enum ep_status status = EP_OK;
@@ -209,7 +219,7 @@ static enum ep_status measure(struct ep_session *session, const struct ep_profil
             EP_TRY(ep_session_skip(session, stages[i].name, "interrupted"));
             continue;
         }
-        if (stages[i].kind >= 0 && (session->done_kinds & 1U << stages[i].kind) != 0) {
+        if (is_past(session, i)) {
             continue;
         }
         const double stage_start_s = ep_comm_now_s();

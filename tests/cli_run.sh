@@ -29,6 +29,16 @@ cat rest two >run/records.jsonl
 [ "$(grep -o '"record_id":"[a-z0-9]*"' run/records.jsonl | sort | uniq -d | wc -l)" = 0 ] ||
     fail "a record id twice"
 
+grep -q '^\(links\|kernels\|bare\): ' err && fail "resume took a finished stage again"
+
+# A stage that was cut short is taken again.
+grep '"kind":"links"' run/records.jsonl | head -n 1 >one
+cat one >run/records.jsonl
+"$EPBENCH" run --resume run -n 2 >out 2>err || fail "resume of a cut stage failed"
+for stage in links kernels bare comm; do
+    grep -q "^$stage: [0-9]" err || fail "resume left out $stage"
+done
+
 id=$(grep '"kind":"comm"' run/records.jsonl | head -n 1 | sed 's/.*"record_id":"\([a-z0-9]*\)".*/\1/')
 case=$(grep "$id" run/records.jsonl | sed 's/.*"case":"\([^"]*\)".*/\1/')
 before=$(grep -cF "\"case\":\"$case\"" run/records.jsonl)
