@@ -119,7 +119,8 @@ struct prediction_counts {
 
 static bool is_drawn(const struct ep_fit_rung *rung)
 {
-    return rung->rung != NULL && rung->rung->can_be_chosen && rung->same_as == NULL;
+    return rung->rung != NULL && rung->rung->can_be_chosen && rung->same_as == NULL &&
+           rung->fitted_s != NULL; /* fewer cases than parameters: not fitted */
 }
 
 /* Of case `i`: held out where it was, else as fitted. */

@@ -108,7 +108,8 @@ static void select_best(const struct ep_figure_input *in, struct selection *best
             select_slice(in, &slice, &s);
             if (s.num_skews > best->num_skews ||
                 (s.num_skews == best->num_skews &&
-                 r->tokens * r->hidden > best->slice.tokens * best->slice.hidden)) {
+                 (double)r->tokens * (double)r->hidden >
+                     (double)best->slice.tokens * (double)best->slice.hidden)) {
                 *best = s;
             }
         }

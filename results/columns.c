@@ -13,6 +13,7 @@
 #include <string.h>
 
 enum { WHERE_LENGTH = 512, ABSENT = -1 };
+#define MAX_MAGNITUDE 1e30
 
 /* Every list has this shape, with items of its own type. */
 struct any_list {
@@ -137,9 +138,11 @@ enum ep_status ep_columns_add_item(const struct ep_column *list, void *object, v
 
 static enum ep_status check_f64(const struct ep_column *c, double value, const char *where)
 {
-    if (!isfinite(value) || (c->type != EP_COLUMN_SIGNED && value < 0)) {
-        return ep_error_set(EP_EINVAL, "%s: '%s' is %g, a finite number%s was expected", where,
-                            c->name, value, c->type != EP_COLUMN_SIGNED ? " >= 0" : "");
+    /* beyond anything measured: squares and quotients of such numbers stay finite */
+    if (!(fabs(value) <= MAX_MAGNITUDE) || (c->type != EP_COLUMN_SIGNED && value < 0)) {
+        return ep_error_set(EP_EINVAL, "%s: '%s' is %g, a number%s up to %g was expected", where,
+                            c->name, value, c->type != EP_COLUMN_SIGNED ? " >= 0" : "",
+                            MAX_MAGNITUDE);
     }
     return EP_OK;
 }

@@ -38,6 +38,13 @@ done
 [ "$(cat run/plots/notes.txt)" = mine ]
 (cd first && rm links.svg && gnuplot -d links.gp && cmp links.svg ../run/plots/links.svg)
 
+# One case is too few for any rung: its figures are drawn, and nothing is predicted.
+mkdir few
+cp run/run.json few
+grep '"kind":"comm"' run/records.jsonl | head -n 1 >few/records.jsonl
+"$EPBENCH" plot few >drawn 2>talk || true
+grep -qx few/plots/bandwidth_size.svg drawn
+
 # Texts that would be markup, gnuplot's own marks, commands or quotes.
 cp -r run odd
 sed -i 's|"machine":"[^"]*"|@@|; s|"machine": "[^"]*"|@@|' odd/run.json

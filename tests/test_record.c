@@ -269,6 +269,7 @@ static void test_refused(void **state)
     refused(line, "\"ranks\":2", "\"ranks\":2,\"transport\":\"x\"", "unknown key 'transport'");
     refused(line, "\"ranks\":2", "\"ranks\":-1", "'ranks' is -1");
     refused(line, "\"median_s\":0.5", "\"median_s\":-0.5", "'median_s' is -0.5");
+    refused(line, "\"median_s\":0.5", "\"median_s\":1e300", "'median_s' is 1e+300");
     refused(line, "0.75", "-0.75", "'samples_s' is -0.75");
     refused(line, "0.75,", "", "'samples_s' has 2 numbers");
     refused(line, "0.75", "\"x\"", "'samples_s' must be a number");
