@@ -87,7 +87,7 @@ $(B)/plots/%.o: DOORS = $(JANSSON_CFLAGS)
 $(B)/bench/xfer_%.o: C_ALL += $(OPENMP)
 $(B)/bench/%.o: DOORS = $(MPI_CFLAGS) $(BENCHMARK_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/tests/%.o: DOORS = $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) $(GSL_CFLAGS) $(MPI_CFLAGS)
-$(B)/bench/version.o: C_ALL += -DEP_VERSION='"$(VERSION)$(if $(GIT_ID),+g$(GIT_ID))"' -DEP_FLAGS='"$(OPT) $(SANITIZE) $(CFLAGS)"'
+$(B)/bench/version.o: C_ALL += -DEP_VERSION='"$(VERSION)$(if $(GIT_ID),+g$(GIT_ID))"' -DEP_FLAGS='"$(call quoted,$(subst ",\",$(OPT) $(SANITIZE) $(CFLAGS)))"'
 
 LIBS_CORE = $(HWLOC_LIBS) $(CBLAS_LIBS) $(ONEDNN_LIBS) $(GSL_LIBS) $(JANSSON_LIBS) -lpthread -lm
 LIBS_ALL = $(OPENMP) $(MPI_LIBS) $(BENCHMARK_LIBS) $(LIBS_CORE)
@@ -100,9 +100,10 @@ $(B)/epbench: $(OBJECTS) $(GEN)
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS_ALL) $(LDLIBS)
 
 # The flags are part of the build: changing them rebuilds.
-FLAGS_TEXT := $(CC) $(CXX) $(OPT) $(WERROR) $(SANITIZE) $(CFLAGS) $(CXXFLAGS)
+FLAGS_TEXT := $(CC) $(CXX) $(OPT) $(WERROR) $(SANITIZE) $(CFLAGS) $(CXXFLAGS) $(LDFLAGS) $(LDLIBS)
+quoted = $(subst ','\'',$(1))
 $(B)/flags: FORCE
-	@mkdir -p $(@D); echo '$(FLAGS_TEXT)' | cmp -s - $@ || echo '$(FLAGS_TEXT)' > $@
+	@mkdir -p $(@D); echo '$(call quoted,$(FLAGS_TEXT))' | cmp -s - $@ || echo '$(call quoted,$(FLAGS_TEXT))' > $@
 $(B)/version: FORCE
 	@mkdir -p $(@D); echo '$(VERSION) $(GIT_ID)' | cmp -s - $@ || echo '$(VERSION) $(GIT_ID)' > $@
 $(B)/bench/version.o: $(B)/version
@@ -161,7 +162,7 @@ check-asan: ## Unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) B=$(B)/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" check-unit
 
 lint: $(B)/gen/embedded_files.c ## cppcheck, and the rules on includes
-	$(Q)scripts/lint
+	$(Q)B=$(B) scripts/lint
 
 report: ## Install what is missing, build, run the quick suite, name the report
 	$(Q)scripts/bootstrap

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100, NUM_SETTINGS = 8 };
+enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100, NUM_SETTINGS = 9 };
 
 struct ep_comm {
     MPI_Comm handle;
@@ -93,8 +93,9 @@ static bool read_setting(const char *name, char *text, size_t length)
         return false;
     }
     union {
-        char text[1024];
+        char text[4096]; /* Open MPI's texts take up to 2048 */
         int number;
+        bool flag;
         unsigned long large;
     } value = {.large = 0};
     bool read = false;
@@ -103,6 +104,8 @@ static bool read_setting(const char *name, char *text, size_t length)
     }
     if (read && type == MPI_CHAR) {
         snprintf(text, length, "%s=%.100s", name, value.text);
+    } else if (read && type == MPI_C_BOOL) {
+        snprintf(text, length, "%s=%d", name, value.flag);
     } else if (read && (type == MPI_INT || type == MPI_UNSIGNED)) {
         snprintf(text, length, "%s=%d", name, value.number);
     } else if (read) {
@@ -117,7 +120,7 @@ static void read_settings(void)
     static const char *const names[NUM_SETTINGS] = {
         "pml", "btl", "btl_vader_eager_limit", "btl_vader_single_copy_mechanism",
         "btl_tcp_eager_limit", "coll_tuned_use_dynamic_rules", "mpi_yield_when_idle",
-        "btl_vader_rndv_eager_limit",
+        "btl_vader_rndv_eager_limit", "smsc",
     };
     int num = 0;
     for (int i = 0; i < NUM_SETTINGS; i++) {
@@ -173,7 +176,8 @@ enum ep_status ep_comm_init(struct ep_comm **world)
     /* Only with this may an algorithm be forced later, per communicator. */
     setenv("OMPI_MCA_coll_tuned_use_dynamic_rules", "1", 0);
     if (!single_copy_works()) {
-        setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+        setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); /* Open MPI 4 */
+        setenv("OMPI_MCA_smsc", "^cma", 0);                            /* Open MPI 5 */
     }
     int provided = 0;
     EP_TRY(MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)));
