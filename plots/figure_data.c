@@ -56,6 +56,63 @@ const char *ep_figure_skew(const struct ep_figure_input *in)
     return first != NULL ? first : "";
 }
 
+static bool is_same_text(const char *a, const char *b)
+{
+    return strcmp(a != NULL ? a : "", b != NULL ? b : "") == 0;
+}
+
+bool ep_figure_is_alike(const struct ep_record *reference, const struct ep_record *record)
+{
+    const bool is_trace = record->skew != NULL && strncmp(record->skew, "trace:", 6) == 0;
+    return reference->hidden == record->hidden && reference->row_bytes == record->row_bytes &&
+           reference->nodes == record->nodes && reference->seed == record->seed &&
+           reference->ranks == record->ranks &&
+           (is_trace || reference->experts == record->experts) &&
+           is_same_text(reference->dtype, record->dtype) &&
+           is_same_text(reference->combine_dtype, record->combine_dtype) &&
+           is_same_text(reference->placement, record->placement);
+}
+
+static bool can_be_reference(const struct ep_figure_input *in, const struct ep_fit_case *c)
+{
+    return c->record->ranks == ep_figure_ranks(in) && strcmp(c->skew, ep_figure_skew(in)) == 0;
+}
+
+static int64_t count_alike(const struct ep_figure_input *in, const struct ep_record *reference)
+{
+    int64_t num = 0;
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        const struct ep_fit_group *g = &in->fit->groups[i];
+        for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
+            num += strcmp(g->cases[j].skew, reference->skew) == 0 &&
+                   ep_figure_is_alike(reference, g->cases[j].record);
+        }
+    }
+    return num;
+}
+
+const struct ep_record *ep_figure_reference(const struct ep_figure_input *in)
+{
+    const struct ep_record *best = NULL;
+    int64_t most = 0;
+    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        const struct ep_fit_group *g = &in->fit->groups[i];
+        for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
+            const struct ep_record *r = g->cases[j].record;
+            if (!can_be_reference(in, &g->cases[j]) ||
+                (best != NULL && ep_figure_is_alike(best, r))) {
+                continue;
+            }
+            const int64_t num = count_alike(in, r);
+            if (num > most || (num == most && r->hidden > best->hidden)) {
+                best = r;
+                most = num;
+            }
+        }
+    }
+    return best;
+}
+
 static void put_label(const struct ep_fit_group *group, char *text, size_t length)
 {
     const struct ep_record *r = group->record;
@@ -172,8 +229,8 @@ void ep_figure_define_header(const struct ep_figure_input *in, struct ep_sheet *
 
 const char *ep_figure_conditions(const struct ep_record *record, char *text, size_t length)
 {
-    snprintf(text, length, "%s, hidden %" PRId64 ", %s, %s buffers, %s pages",
-             record->dtype != NULL ? record->dtype : "dtype not named", record->hidden,
+    snprintf(text, length, "%s, hidden %" PRId64 ", %" PRId64 " experts, %s, %s buffers, %s pages",
+             record->dtype != NULL ? record->dtype : "dtype not named", record->hidden, record->experts,
              record->cadence != NULL ? record->cadence : "cadence not named",
              record->buffers != NULL ? record->buffers : "unnamed",
              record->pages != NULL ? record->pages : "unnamed");

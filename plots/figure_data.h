@@ -18,6 +18,14 @@ int64_t ep_figure_ranks(const struct ep_figure_input *in);
 /** The skew of figures that show one: uniform where there is a case of it, else the first one's. */
 const char *ep_figure_skew(const struct ep_figure_input *in);
 
+/** Whether a record may stand in a figure whose header speaks of `reference`: all is equal but transport, op,
+ *  skew, top-k and tokens. A trace brings its own number of experts. */
+bool ep_figure_is_alike(const struct ep_record *reference, const struct ep_record *record);
+
+/** The case of that op, skew and number of ranks with most others like it; of these with the largest
+ *  hidden size and, then, the first. NULL where there is none. */
+const struct ep_record *ep_figure_reference(const struct ep_figure_input *in);
+
 /** "alltoallv", with the algorithm where one was named: what tells groups of one op apart in a legend.
  *  Returns `text` [length]; the whole name of the group where another one would have the same. */
 const char *ep_figure_group_label(const struct ep_figure_input *in, const struct ep_fit_group *group,
@@ -43,7 +51,7 @@ void ep_figure_define_header(const struct ep_figure_input *in, struct ep_sheet *
                              const char *title, int64_t ranks, int64_t nodes, const char *format,
                              ...) EP_PRINTF(6, 7);
 
-/** "bf16, hidden 2048, barrier, warm buffers, 4k pages" of a comm record. Returns `text` [length]. */
+/** "bf16, hidden 2048, 64 experts, barrier, warm buffers, 4k pages" of a comm record. Returns `text` [length]. */
 const char *ep_figure_conditions(const struct ep_record *record, char *text, size_t length);
 
 /** The factor between ticks (a power of 2) that gives at most 6 from low to high, both > 0. */

@@ -21,8 +21,8 @@ static int by_bytes(const void *a, const void *b)
 
 /* Rows of one group; *num_rows of them, and the range of their bytes grows. */
 static enum ep_status put_sizes(const struct ep_figure_input *in, const struct ep_fit_group *g,
-                                int series, struct ep_sheet *sheet, int64_t *num_rows,
-                                double range[2])
+                                const struct ep_record *reference, int series,
+                                struct ep_sheet *sheet, int64_t *num_rows, double range[2])
 {
     const struct ep_fit_case **cases = malloc((size_t)(g->num_cases + 1) * sizeof *cases);
     if (cases == NULL) {
@@ -31,7 +31,7 @@ static enum ep_status put_sizes(const struct ep_figure_input *in, const struct e
     *num_rows = 0;
     for (int64_t i = 0; i < g->num_cases; i++) {
         const struct ep_fit_case *c = &g->cases[i];
-        if (c->record->ranks == ep_figure_ranks(in) && strcmp(c->skew, ep_figure_skew(in)) == 0 &&
+        if (strcmp(c->skew, reference->skew) == 0 && ep_figure_is_alike(reference, c->record) &&
             c->record->h_rank_bytes > 0) {
             cases[(*num_rows)++] = c;
         }
@@ -68,7 +68,8 @@ enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct
     const struct ep_fit_group *first = NULL;
     double range[2] = {INFINITY, 0};
     int num = 0;
-    if (ep_figure_op(in) == NULL) {
+    const struct ep_record *reference = ep_figure_op(in) != NULL ? ep_figure_reference(in) : NULL;
+    if (reference == NULL) {
         return ep_figure_refuse_comm(in, sheet);
     }
     ep_sheet_put_header(sheet, "series transport byte_basis skew tokens top_k h_rank_bytes time_s "
@@ -79,7 +80,7 @@ enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct
         if (!ep_figure_has_op(in, g)) {
             continue;
         }
-        const enum ep_status status = put_sizes(in, g, num + 1, sheet, &num_rows, range);
+        const enum ep_status status = put_sizes(in, g, reference, num + 1, sheet, &num_rows, range);
         if (status != EP_OK) {
             return status;
         }
@@ -97,11 +98,11 @@ enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct
     }
     snprintf(title, sizeof title, "%c%s bandwidth against bytes per rank",
              ep_figure_op(in)[0] == 'd' ? 'D' : 'C', ep_figure_op(in) + 1);
-    ep_figure_define_header(in, sheet, title, ep_figure_ranks(in), first->record->nodes,
+    ep_figure_define_header(in, sheet, title, reference->ranks, reference->nodes,
                             "Measured; physical GB/s of the busiest rank over the %s time; %s "
                             "routing, %s.",
-                            first->target, ep_figure_skew(in),
-                            ep_figure_conditions(first->record, conditions, sizeof conditions));
+                            first->target, reference->skew,
+                            ep_figure_conditions(reference, conditions, sizeof conditions));
     ep_sheet_define_list(sheet, "ep_series", series, num);
     ep_sheet_define(sheet, "ep_x_label", "bytes in or out of the busiest rank");
     ep_sheet_define(sheet, "ep_y_label", "GB/s (physical)");
@@ -300,25 +301,28 @@ struct bar {
 };
 
 static bool can_be_bar(const struct ep_figure_input *in, const struct ep_fit_group *g,
-                       const struct ep_fit_case *c)
+                       const struct ep_record *reference, const struct ep_fit_case *c)
 {
-    return ep_figure_has_op(in, g) && c->record->ranks == ep_figure_ranks(in) &&
-           strcmp(c->skew, ep_figure_skew(in)) == 0 && c->record->phases.num > 0;
+    return ep_figure_has_op(in, g) && strcmp(c->skew, reference->skew) == 0 &&
+           ep_figure_is_alike(reference, c->record) && c->record->phases.num > 0;
 }
 
-/* Cases with phases: per group the largest top-k and hidden size, in the order of groups and tokens;
+/* Cases with phases: per group the largest top-k, in the order of groups and tokens;
  * where there are many sizes, every n-th, the largest always among them. */
 static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS])
 {
-    int64_t top_k = 0, hidden = 0, step = 1;
+    const struct ep_record *reference = ep_figure_reference(in);
+    int64_t top_k = 0, step = 1;
     int num = 0, num_groups = 0;
+    if (reference == NULL) {
+        return 0;
+    }
     for (int64_t i = 0; i < in->fit->num_groups; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         bool any = false;
         for (int64_t j = 0; j < g->num_cases; j++) {
-            if (can_be_bar(in, g, &g->cases[j])) {
+            if (can_be_bar(in, g, reference, &g->cases[j])) {
                 top_k = g->cases[j].record->top_k > top_k ? g->cases[j].record->top_k : top_k;
-                hidden = g->cases[j].record->hidden > hidden ? g->cases[j].record->hidden : hidden;
                 any = true;
             }
         }
@@ -333,8 +337,8 @@ static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS]
             const struct ep_fit_case *next = NULL;
             for (int64_t j = 0; j < g->num_cases; j++) {
                 const struct ep_fit_case *c = &g->cases[j];
-                if (can_be_bar(in, g, c) && c->record->top_k == top_k &&
-                    c->record->hidden == hidden && c->record->tokens > tokens &&
+                if (can_be_bar(in, g, reference, c) && c->record->top_k == top_k &&
+                    c->record->tokens > tokens &&
                     (next == NULL || c->record->tokens < next->record->tokens)) {
                     next = c;
                 }

@@ -11,10 +11,8 @@ enum { MAX_PANELS = 3, MAX_SKEWS = 32, MAX_TOP_KS = 7, LABEL = 128 };
 
 /* One size of all the sweep: what is drawn shares it. */
 struct slice {
-    int64_t ranks;
+    const struct ep_record *reference; /* what the header speaks of */
     int64_t tokens;
-    int64_t hidden;
-    const char *dtype;
 };
 
 struct skew {
@@ -36,8 +34,8 @@ struct selection {
 static bool is_in(const struct slice *slice, const struct ep_fit_case *c)
 {
     const struct ep_record *r = c->record;
-    return r->ranks == slice->ranks && r->tokens == slice->tokens && r->hidden == slice->hidden &&
-           strcmp(r->dtype, slice->dtype) == 0 && r->h_rank_bytes > 0;
+    return r->tokens == slice->tokens && ep_figure_is_alike(slice->reference, r) &&
+           r->h_rank_bytes > 0;
 }
 
 static void add_case(struct selection *s, const struct ep_fit_case *c)
@@ -103,13 +101,16 @@ static void select_best(const struct ep_figure_input *in, struct selection *best
         const struct ep_fit_group *g = &in->fit->groups[i];
         for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
             const struct ep_record *r = g->cases[j].record;
-            const struct slice slice = {ep_figure_ranks(in), r->tokens, r->hidden, r->dtype};
+            const struct slice slice = {r, r->tokens};
             struct selection s;
+            if (r->ranks != ep_figure_ranks(in) || r->h_rank_bytes <= 0) {
+                continue;
+            }
             select_slice(in, &slice, &s);
             if (s.num_skews > best->num_skews ||
                 (s.num_skews == best->num_skews &&
                  (double)r->tokens * (double)r->hidden >
-                     (double)best->slice.tokens * (double)best->slice.hidden)) {
+                     (double)best->slice.tokens * (double)best->slice.reference->hidden)) {
                 *best = s;
             }
         }
@@ -250,13 +251,13 @@ static enum ep_status fill(const struct ep_figure_input *in, bool bandwidth, str
     const struct ep_fit_group *g = s.panels[0];
     snprintf(title, sizeof title, "%c%s %s against skew", ep_figure_op(in)[0] == 'd' ? 'D' : 'C',
              ep_figure_op(in) + 1, bandwidth ? "bandwidth" : "time");
-    ep_figure_define_header(in, sheet, title, s.slice.ranks, g->record->nodes,
+    ep_figure_define_header(in, sheet, title, s.slice.reference->ranks, s.slice.reference->nodes,
                             "Measured medians of the %s time%s with intervals (points), and models "
                             "as fitted (lines). %" PRId64 " tokens per rank, %s.",
                             g->target,
                             bandwidth ? ", as physical GB/s of the busiest rank," : "",
                             s.slice.tokens,
-                            ep_figure_conditions(g->record, conditions, sizeof conditions));
+                            ep_figure_conditions(s.slice.reference, conditions, sizeof conditions));
     define_lists(in, &s, sheet);
     define_axes(bandwidth, g->target, max_s, sheet);
     return EP_OK;

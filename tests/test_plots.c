@@ -198,6 +198,45 @@ static void test_skew(void **state)
     free_scene(&scene);
 }
 
+/* A sweep of two dtypes: what a header says of one must not hold for half of the points. */
+static void test_alike(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct ep_sheet sheet;
+    make_scene(false, &scene);
+    for (int64_t i = 0; i < scene.records.num; i++) {
+        if (scene.records.items[i].top_k == 4) {
+            CHECK_OK(ep_record_set_text(&scene.records.items[i].dtype, "fp16"));
+        }
+    }
+    /* One top-k of two is left: half the rows above, but for phases, which show one anyway;
+     * as many of each, so the first stays. */
+    static const struct {
+        const char *name;
+        int num_rows;
+    } figures[] = {{"bandwidth_size", 6}, {"time_skew", 12}, {"phases", 24}};
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        fill(&scene.input, figures[i].name, &sheet);
+        assert_int_equal(num_rows(&sheet), figures[i].num_rows);
+        CHECK_NEAR(i == 2 ? 2 : number_at(&sheet, figures[i].num_rows, "top_k"), 2, 0);
+        assert_non_null(strstr(sheet.texts, "bf16"));
+        assert_null(strstr(sheet.texts, "fp16"));
+        ep_sheet_fini(&sheet);
+    }
+    const struct ep_record *reference = ep_figure_reference(&scene.input);
+    struct ep_record other = *reference;
+    assert_int_equal(reference->top_k, 2);
+    assert_true(ep_figure_is_alike(reference, &other));
+    other.experts += 1;
+    assert_false(ep_figure_is_alike(reference, &other));
+    other.skew = (char *)"trace:sample"; /* brings its own */
+    assert_true(ep_figure_is_alike(reference, &other));
+    other.hidden += 1;
+    assert_false(ep_figure_is_alike(reference, &other));
+    free_scene(&scene);
+}
+
 static void test_predictions(void **state)
 {
     (void)state;
@@ -343,7 +382,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts),       cmocka_unit_test(test_lines),
         cmocka_unit_test(test_ticks),       cmocka_unit_test(test_bandwidth_size),
-        cmocka_unit_test(test_skew),        cmocka_unit_test(test_predictions),
+        cmocka_unit_test(test_skew),
+        cmocka_unit_test(test_alike),        cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_phases),      cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_roof_apart),
         cmocka_unit_test(test_reasons),     cmocka_unit_test(test_table),
