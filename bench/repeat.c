@@ -77,23 +77,35 @@ static enum ep_status make_sweep(struct ep_repeat *r)
     return ep_comm_sweep_create(&options, &r->sweep);
 }
 
+/* The last launch but one that --launch-idx can name, and as many threads as --threads takes. */
+enum { MAX_LAUNCH_IDX = 999, MAX_THREADS = 1024 };
+
 static enum ep_status set_session(const struct ep_repeat *r, struct ep_session_options *options)
 {
     const struct ep_record *record = r->record;
     options->seed = (uint64_t)record->seed;
-    options->threads = record->threads;
+    options->threads = record->threads > 0 ? record->threads : 1; /* -1: not recorded */
+    if (options->threads > MAX_THREADS) {
+        return ep_error_set(EP_EINVAL, "--repeat: record %s has %" PRId64 " threads, at most %d are "
+                            "possible", record->record_id, options->threads, MAX_THREADS);
+    }
     options->cadence =
         strcmp(record->cadence, "stream") == 0 ? EP_CADENCE_STREAM : EP_CADENCE_BARRIER;
     options->launch_idx = 0;
     for (int64_t i = 0; i < r->records.num; i++) {
         const int64_t launch_idx = r->records.items[i].launch_idx;
+        if (launch_idx > MAX_LAUNCH_IDX) {
+            return ep_error_set(EP_EINVAL, "--repeat: record %s is of launch %" PRId64 ", at most %d "
+                                "was expected", r->records.items[i].record_id, launch_idx,
+                                MAX_LAUNCH_IDX);
+        }
         options->launch_idx =
             launch_idx >= options->launch_idx ? launch_idx + 1 : options->launch_idx;
     }
     if (options->num_ranks == 0) {
         options->num_ranks = record->ranks;
     }
-    return ep_pages_parse(record->pages, &options->pages);
+    return record->pages != NULL ? ep_pages_parse(record->pages, &options->pages) : EP_OK;
 }
 
 enum ep_status ep_repeat_create(const char *directory, const char *record_id,

@@ -46,6 +46,16 @@ before=$(grep -cF "\"case\":\"$case\"" run/records.jsonl)
 [ "$(grep -cF "\"case\":\"$case\"" run/records.jsonl)" = $((before + 3)) ] ||
     fail "repeat did not add three visits of the same case"
 
+# A record of another hand may lack what is not required, or hold what cannot be.
+sed 's/"pages":"[^"]*"/"pages":null/' run/records.jsonl >other
+cat other >run/records.jsonl
+"$EPBENCH" run --repeat "$id" --append run >out 2>err || fail "repeat without pages failed"
+sed "/$id/s/\"threads\":1,/\"threads\":99999999,/" run/records.jsonl >other
+cat other >run/records.jsonl
+status=0
+"$EPBENCH" run --repeat "$id" --append run >out 2>err || status=$?
+[ $status = 2 ] && grep -q '99999999 threads' err || fail "repeat took 99999999 threads"
+
 for bad in "--profile fast" "--resume run -o other" "--repeat $id" "--repeat nosuch --append run"; do
     status=0
     # shellcheck disable=SC2086
