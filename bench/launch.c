@@ -131,7 +131,7 @@ enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **arg
     char number[32];
     const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length < 0) {
-        return ep_error_set(EP_EENV, "the path of this program cannot be read: %s",
+        return ep_error_set(EP_EENV, "the path of this program cannot be read from /proc/self/exe: %s",
                             strerror(errno));
     }
     program[length] = '\0';
