@@ -9,7 +9,7 @@ fail() { echo "cli_comm: $1" >&2; cat out err >&2 2>/dev/null || true; exit 1; }
 ranks() { # N COMMAND...: under mpirun, on any number of cores
     n=$1
     shift
-    mpirun -n "$n" --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none "$EPBENCH" "$@"
+    $EPBENCH_LAUNCHER -n "$n" "$EPBENCH" "$@"
 }
 refused() { # STATUS TEXT ARGUMENTS...: one message, the status, nothing written
     expected=$1 text=$2
@@ -68,7 +68,8 @@ awk -v physical="$(bandwidth bw_bytes_per_s)" -v logical="$(bandwidth bw_logical
     fail "logical bandwidth counts padding"
 
 # Without a launcher it starts one itself.
-"$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err || fail "self-launch failed"
+env -u EPBENCH_LAUNCHER "$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err ||
+    fail "self-launch failed"
 grep -q '^alltoallv' out || fail "no table"
 
 # Launch after launch into one directory, whatever the options end with.
@@ -112,7 +113,7 @@ refused 2 'bad.csv: is empty' comm --skew trace:bad.csv
 
 # One bad option on many ranks: every rank ends, none hangs.
 status=0
-timeout 60 mpirun -n 3 --oversubscribe "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
+timeout 60 $EPBENCH_LAUNCHER -n 3 "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
 [ $status = 2 ] || fail "a bad skew on three ranks gave $status"
 
 # A killed rank ends the job, and what was recorded stays readable.

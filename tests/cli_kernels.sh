@@ -3,8 +3,6 @@
 # epbench kernels: the exact form on tiny shapes, records, the table, and bad input.
 cd "$EPBENCH_TEST_DIR/cli_kernels"
 tiny="--hidden 48 --ffn 32 --tokens 1,3"
-EPBENCH_LAUNCHER="mpirun --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none"
-export EPBENCH_LAUNCHER
 
 is_json() { # where there is a parser: one document and nothing else
     if command -v jq >/dev/null; then
