@@ -192,12 +192,14 @@ out:
 
 void ep_comm_finalize(struct ep_comm *world)
 {
-    if (world == NULL) {
-        return;
-    }
+    int is_initialized = 0;
+    int is_finalized = 0;
     ep_comm_destroy(world);
-    MPI_T_finalize();
-    MPI_Finalize();
+    if (MPI_Initialized(&is_initialized) == MPI_SUCCESS && is_initialized &&
+        MPI_Finalized(&is_finalized) == MPI_SUCCESS && !is_finalized) {
+        MPI_T_finalize();
+        MPI_Finalize();
+    }
 }
 
 void ep_comm_destroy(struct ep_comm *comm)

@@ -16,7 +16,7 @@ struct ep_comm;
 /** Initialise MPI (thread funneled) and duplicate MPI_COMM_WORLD. Once per process. */
 EP_MUST_CHECK enum ep_status ep_comm_init(struct ep_comm **world);
 
-/** Destroy the world's communicator and finalize MPI. NULL is fine. */
+/** Destroy the world's communicator (NULL is fine) and finalize MPI where it was begun. */
 void ep_comm_finalize(struct ep_comm *world);
 
 /** Local look-ups. A node is what MPI_COMM_TYPE_SHARED puts together. */

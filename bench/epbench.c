@@ -2,6 +2,7 @@
 /* The roof: the table of commands, and the only place that prints a failure and exits. */
 #include "base/command.h"
 #include "base/options.h"
+#include "bench/comm.h"
 #include "bench/version.h"
 
 #include <stdio.h>
@@ -105,5 +106,7 @@ int main(int argc, char **argv)
     if (status != EP_OK && ep_options_launcher_rank() <= 0 && ep_error_text()[0] != '\0') {
         fprintf(stderr, "%s: %s\n", title, ep_error_text());
     }
+    /* Only now: a rank that ends badly makes the launcher end the others, silent or not. */
+    ep_comm_finalize(NULL);
     return ep_status_exit_code(status);
 }

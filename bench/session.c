@@ -266,7 +266,7 @@ static void destroy(struct ep_session *s)
     ep_run_fini(&s->run);
     ep_arena_destroy(s->arena);
     ep_topo_destroy(s->topo);
-    ep_comm_finalize(s->world);
+    ep_comm_destroy(s->world); /* main leaves MPI, once everything is said */
     free(s);
 }
 
