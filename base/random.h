@@ -13,7 +13,8 @@ enum ep_random_use {
     EP_RANDOM_PATTERN,     /* payload and matrix contents */
     EP_RANDOM_BOOTSTRAP,   /* stream = replicate */
     EP_RANDOM_WEIGHTS,     /* router weights of tokens */
-    EP_RANDOM_TEST
+    EP_RANDOM_TEST,
+    EP_RANDOM_DROPPING = 32 /* stream = global token index: which copies a full expert keeps */
 };
 
 enum { EP_RANDOM_WORDS = 16, EP_RANDOM_LANES = 8 };
