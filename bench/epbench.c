@@ -20,11 +20,14 @@ COMMAND(fit);
 COMMAND(plot);
 COMMAND(report);
 COMMAND(route);
+COMMAND(models);
 
 static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {"route", "routing statistics, byte counts and the plain cost", false, ep_cmd_route},
+    {"models", "the model zoo: shapes, parameters, weights per rank; or your own model", false,
+     ep_cmd_models},
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
