@@ -26,6 +26,7 @@ struct setup {
     struct ep_placement placement;
     struct ep_token_map map;
     struct ep_router *router;
+    struct ep_dropping *dropping; /* of nothing */
     struct ep_routing routing;
     struct ep_exchange exchange;
     const struct ep_transport *transport;
@@ -46,7 +47,9 @@ static enum ep_status set_up(struct ep_session *session, int64_t pair_bytes, str
     const struct ep_router_config config = {s->skew, &s->placement, &s->map, 1,
                                             session->options.seed};
     EP_TRY(ep_router_create(&config, &s->router));
-    EP_TRY(ep_router_generate_rank(s->router, rank, true, &s->routing));
+    const struct ep_dropping_input input = ep_dropping_input_of_router(s->router);
+    EP_TRY(ep_dropping_create(&input, NULL, &s->dropping));
+    EP_TRY(ep_dropping_generate(s->dropping, rank, true, &s->routing, NULL));
     ep_arena_reset(session->arena);
     EP_TRY(ep_arena_alloc(session->arena, s->routing.num_tokens * row_bytes, "token rows",
                           &tokens));
@@ -70,6 +73,7 @@ static void tear_down(struct setup *s)
         s->transport->destroy(s->state);
     }
     ep_routing_fini(&s->routing);
+    ep_dropping_destroy(s->dropping);
     ep_router_destroy(s->router);
     ep_token_map_fini(&s->map);
     ep_placement_fini(&s->placement);
@@ -131,7 +135,7 @@ static enum ep_status verify(struct ep_session *session, struct setup *s)
     int64_t *start = NULL;
     int64_t num_rows = 0;
     const int rank = ep_comm_rank(session->world);
-    status = ep_pattern_expect_rows(s->router, &s->placement, &s->map, 1, rank, &tokens, &start,
+    status = ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, 1, rank, &tokens, &start,
                                     &num_rows);
     EP_TRY(ep_comm_agree(session->world, status));
     /* unpack what the last exchange brought */

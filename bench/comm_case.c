@@ -66,10 +66,20 @@ static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
         .seed = s->options.seed,
     };
     EP_TRY(ep_router_create(&config, &setting->router));
-    EP_TRY(ep_router_generate_rank(setting->router, ep_comm_rank(setting->comm), true,
-                                   &v->routing));
+    const struct ep_dropping_input input = ep_dropping_input_of_router(setting->router);
+    EP_TRY(ep_dropping_create(&input, &point->capacity, &setting->dropping));
+    EP_TRY(ep_dropping_generate(setting->dropping, ep_comm_rank(setting->comm), true, &v->routing,
+                                &setting->counts));
 out:
     return status;
+}
+
+/* Rows of a (source, expert) slot where a transport pads: the capacity, if it was given or is to be
+ * padded to; 0 = the largest count there is. */
+static int64_t slot_rows(const struct ep_comm_setting *setting)
+{
+    const struct ep_capacity_policy *policy = &setting->point->capacity;
+    return policy->rows > 0 || policy->pad ? ep_dropping_capacity(setting->dropping)->rows : 0;
 }
 
 static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
@@ -105,7 +115,7 @@ static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
         .combine_dtype = point->combine_dtype,
         .row_bytes = row_bytes,
         .combine_row_bytes = combine_row_bytes,
-        .capacity = point->capacity,
+        .capacity = slot_rows(&v->setting),
         .threads = (int)s->options.threads,
         .arena = s->arena,
         .tokens = tokens,
@@ -127,7 +137,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
     int64_t *start = NULL;
     int64_t num_rows = 0;
     struct ep_expert_rows rows = {0};
-    status = ep_pattern_expect_rows(setting->router, &setting->placement, &setting->map,
+    status = ep_pattern_expect_rows(setting->dropping, &setting->placement, &setting->map,
                                     setting->point->top_k, rank, &tokens, &start, &num_rows);
     EP_TRY(ep_comm_agree(setting->comm, status));
     if (v->op == EP_OP_DISPATCH) {

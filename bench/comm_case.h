@@ -5,6 +5,7 @@
 
 #include "bench/session.h"
 #include "bench/transport.h"
+#include "kernels/capacity.h"
 #include "kernels/skew.h"
 
 #include <stdint.h>
@@ -24,8 +25,9 @@ struct ep_comm_case {
     int64_t hidden;
     enum ep_dtype dtype;
     enum ep_dtype combine_dtype;
-    int64_t capacity; /* rows per (source, expert); 0 = none */
-    bool cold;        /* caches are emptied before every repetition */
+    struct ep_capacity_policy capacity; /* what experts take; all bytes set, cases are compared */
+    const char *style;                  /* of kernels/style.h that was asked for, or NULL */
+    bool cold;                          /* caches are emptied before every repetition */
     bool ops[EP_NUM_OPS];
 };
 

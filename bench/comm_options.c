@@ -21,7 +21,6 @@ enum {
     KEY_RANKS,
     KEY_RANK_ORDER,
     KEY_OP,
-    KEY_CAPACITY,
     KEY_COLD,
     KEY_CHECK,
     KEY_VISITS,
@@ -45,8 +44,6 @@ static const struct argp_option options[] = {
     {"dtype", KEY_DTYPE, "LIST", 0, "fp32, bf16, fp8: rows of dispatch (default bf16)", 1},
     {"combine-dtype", KEY_COMBINE_DTYPE, "T", 0,
      "fp32 or bf16: rows of combine (default: --dtype, bf16 where that is fp8)", 1},
-    {"capacity", KEY_CAPACITY, "ROWS", 0,
-     "rows per (source rank, expert) that alltoall pads to (default: the largest count)", 1},
     {NULL, 0, NULL, 0, "How it is sent:", 2},
     {"transport", KEY_TRANSPORT, "LIST", 0,
      "null, alltoall, alltoallv, alltoallv-dedup (default alltoallv)", 2},
@@ -108,8 +105,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     }
     switch (key) {
-    case KEY_CAPACITY:
-        status = ep_parse_i64(arg, "--capacity", 1, INT32_MAX, &o->capacity);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->capacity;
         break;
     case KEY_COLD:
         o->cold = true;
@@ -147,4 +144,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     return status == EP_OK ? 0 : EINVAL;
 }
 
-const struct argp ep_comm_argp = {.options = options, .parser = parse};
+static const struct argp_child children[] = {{&ep_capacity_argp, 0, NULL, 0}, {0}};
+
+const struct argp ep_comm_argp = {.options = options, .parser = parse, .children = children};

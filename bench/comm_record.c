@@ -13,10 +13,23 @@ void ep_comm_setting_fini(struct ep_comm_setting *s)
 {
     ep_placement_fini(&s->placement);
     ep_token_map_fini(&s->map);
+    ep_dropping_destroy(s->dropping);
     ep_router_destroy(s->router);
     ep_traffic_fini(&s->traffic);
     free(s->sent);
     free(s->world_rank);
+}
+
+static enum ep_status sum_counts(struct ep_comm *comm, struct ep_capacity_counts *c)
+{
+    int64_t sums[] = {c->tokens,  c->asked,          c->kept,       c->rerouted,
+                      c->dropped, c->tokens_dropped, c->tokens_lost};
+    const enum ep_status status = ep_comm_sum_i64(comm, sums, 7);
+    if (status == EP_OK) {
+        *c = (struct ep_capacity_counts){sums[0], sums[1], sums[2], sums[3],
+                                         sums[4], sums[5], sums[6]};
+    }
+    return status;
 }
 
 enum ep_status ep_comm_record_count(struct ep_comm_setting *s, const struct ep_routing *routing,
@@ -48,6 +61,7 @@ enum ep_status ep_comm_record_count(struct ep_comm_setting *s, const struct ep_r
     const int64_t world_rank = ep_comm_world_rank(s->comm);
     EP_TRY(ep_comm_allgather_i64(s->comm, &world_rank, 1, s->world_rank));
     /* Every rank has counted its own tokens: the sum is the whole. */
+    EP_TRY(sum_counts(s->comm, &s->counts));
     EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.copies, pairs));
     EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.ranks, pairs));
     EP_TRY(ep_comm_sum_i64(s->comm, s->traffic.nodes,
@@ -247,6 +261,19 @@ out:
     return status;
 }
 
+/* "c0" without a capacity, "c32" of a given one, else all that its policy depends on. */
+static char *capacity_name(const struct ep_capacity_policy *p)
+{
+    char overflow[32];
+    if (p->rule == NULL && p->drop == EP_DROP_NONE && !p->pad) {
+        return ep_format_new("c%" PRId64, p->rows);
+    }
+    return ep_format_new("c-%s:%" PRId64 ":f%g:m%" PRId64 ":a%" PRId64 ":e%g:%s:%s%s",
+                         p->rule != NULL ? p->rule->name : "rows", p->rows, ep_capacity_factor(p),
+                         ep_capacity_floor(p), p->align, p->eval_fraction, ep_drop_name(p->drop),
+                         ep_overflow_text(p, overflow, sizeof overflow), p->pad ? ":pad" : "");
+}
+
 char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_case *point,
                         enum ep_op op, const char *routing_id)
 {
@@ -254,15 +281,61 @@ char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_c
     for (int64_t r = 0; point->tokens_per_rank != NULL && r < point->num_ranks; r++) {
         tokens = point->tokens_per_rank[r] > tokens ? point->tokens_per_rank[r] : tokens;
     }
-    return ep_format_new(
+    char *capacity = capacity_name(&point->capacity);
+    if (capacity == NULL) {
+        return NULL;
+    }
+    char *name = ep_format_new(
         "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
-        "/%s/c%" PRId64 "/thr%" PRId64 "/%s/%s/%s/%s",
+        "/%s/%s/thr%" PRId64 "/%s/%s/%s/%s",
         ep_op_name(op), point->transport->name, point->algorithm, ep_dtype_name(point->dtype),
         ep_dtype_name(point->combine_dtype), point->num_ranks, point->spread ? "spread" : "packed",
-        tokens, point->hidden, point->experts, point->top_k, point->skew->text, point->capacity,
+        tokens, point->hidden, point->experts, point->top_k, point->skew->text, capacity,
         session->options.threads,
         session->options.cadence == EP_CADENCE_STREAM ? "stream" : "barrier",
         point->cold ? "cold" : "warm", ep_pages_name(session->options.pages), routing_id);
+    free(capacity);
+    return name;
+}
+
+/* What experts took, where anything bounds or pads it. */
+static enum ep_status fill_capacity(const struct ep_comm_setting *s, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    char overflow[32];
+    const struct ep_capacity_policy *p = &s->point->capacity;
+    const struct ep_capacity *capacity = ep_dropping_capacity(s->dropping);
+    if (s->point->style != NULL) {
+        EP_TRY(ep_record_set_text(&record->style, "%s", s->point->style));
+    }
+    if (!ep_capacity_is_set(p)) {
+        return EP_OK;
+    }
+    const bool per_source = capacity->scope == EP_CAPACITY_PER_SOURCE;
+    EP_TRY(ep_record_set_text(&record->capacity_rule, "%s", p->rule != NULL ? p->rule->name
+                                                            : p->rows > 0   ? "rows"
+                                                                            : "largest"));
+    EP_TRY(ep_record_set_text(&record->capacity_per, per_source ? "source" : "expert"));
+    EP_TRY(ep_record_set_text(&record->drop, "%s", ep_drop_name(p->drop)));
+    EP_TRY(ep_record_set_text(&record->overflow, "%s",
+                              ep_overflow_text(p, overflow, sizeof overflow)));
+    record->capacity = capacity->rows;
+    record->pad = p->pad;
+    if (p->rule != NULL) {
+        record->capacity_factor = ep_capacity_factor(p);
+        record->capacity_eval = p->eval_fraction;
+        record->capacity_align = p->align;
+        record->min_capacity = ep_capacity_floor(p);
+    }
+    record->asked = s->counts.asked;
+    record->kept = s->counts.kept;
+    record->rerouted = s->counts.rerouted;
+    record->dropped = s->counts.dropped;
+    record->tokens_dropped = s->counts.tokens_dropped;
+    record->tokens_lost = s->counts.tokens_lost;
+    record->padded = ep_dropping_padded_rows(s->dropping, s->counts.kept + s->counts.rerouted);
+out:
+    return status;
 }
 
 static enum ep_status fill_names(const struct ep_session *session, const struct ep_comm_setting *s,
@@ -293,7 +366,8 @@ static enum ep_status fill_names(const struct ep_session *session, const struct 
     EP_TRY(ep_record_set_text(&record->combine_dtype, "%s", ep_dtype_name(point->combine_dtype)));
     EP_TRY(ep_record_set_text(&record->skew, "%s", point->skew->text));
     EP_TRY(ep_record_set_text(&record->placement, "contiguous"));
-    EP_TRY(ep_record_set_text(&record->routing_id, "%s", ep_router_id(s->router)));
+    EP_TRY(ep_record_set_text(&record->routing_id, "%s", ep_dropping_id(s->dropping)));
+    EP_TRY(fill_capacity(s, record));
     EP_TRY(ep_record_set_text(&record->byte_basis, "%s", ep_basis_name(point->transport->basis)));
     EP_TRY(ep_record_set_text(&record->buffers, point->cold ? "cold" : "warm"));
     EP_TRY(ep_record_set_text(&record->rank_order, point->spread ? "spread" : "packed"));
@@ -353,7 +427,7 @@ enum ep_status ep_comm_record_write_traffic(const struct ep_comm_setting *s, con
         bases[basis] = rows + (size_t)basis * pairs;
     }
     const enum ep_status status = ep_run_dir_write_traffic(
-        directory, ep_router_id(s->router), s->traffic.num_ranks, bases);
+        directory, ep_dropping_id(s->dropping), s->traffic.num_ranks, bases);
     free(rows);
     return status;
 }

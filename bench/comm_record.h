@@ -4,6 +4,7 @@
 #define EP_BENCH_COMM_RECORD_H
 
 #include "bench/comm_case.h"
+#include "kernels/dropping.h"
 #include "kernels/features.h"
 #include "kernels/token_map.h"
 
@@ -14,6 +15,8 @@ struct ep_comm_setting {
     struct ep_placement placement;
     struct ep_token_map map;
     struct ep_router *router;
+    struct ep_dropping *dropping;     /* what of the routing is sent */
+    struct ep_capacity_counts counts; /* over all ranks, once recorded */
     struct ep_traffic traffic; /* rows in all bases, the same on all ranks */
     int64_t *sent;             /* [num_ranks][num_ranks] rows really on the way in a dispatch */
     int64_t *world_rank;       /* [num_ranks] rank in the session's topology */
@@ -23,7 +26,8 @@ struct ep_comm_setting {
 
 void ep_comm_setting_fini(struct ep_comm_setting *setting);
 
-/** Count rows in all bases from every rank's routing, and gather what the transport really sends.
+/** Count rows in all bases from every rank's routing as sent, sum up what was dropped of it, and gather
+ *  what the transport really sends.
  *  Returns EP_ECHECK where a transport without padding sends other rows than its basis says.
  *  Collective over setting->comm. */
 EP_MUST_CHECK enum ep_status ep_comm_record_count(struct ep_comm_setting *setting,

@@ -98,12 +98,14 @@ static enum ep_status add_op(struct ep_comm_sweep *s, const char *text)
 /* Lists of names: which option, its default, and what adds one item. */
 static enum ep_status parse_names(struct ep_comm_sweep *s)
 {
+    const struct ep_style *style = s->options.capacity.style;
+    const char *transport = style != NULL ? style->transport : "alltoallv";
     const struct {
         const char *what, *text, *otherwise;
         enum ep_status (*add)(struct ep_comm_sweep *s, const char *text);
     } lists[] = {
         {"--skew", s->options.skew, "uniform", add_skew},
-        {"--transport", s->options.transport, "alltoallv", add_transport},
+        {"--transport", s->options.transport, transport, add_transport},
         {"--dtype", s->options.dtype, "bf16", add_dtype},
         {"--op", s->options.ops, "dispatch,combine", add_op},
     };
@@ -202,6 +204,30 @@ static enum ep_status resolve(const struct ep_comm_sweep *s, const struct ep_ske
     return ep_skew_resolve_shape(skew, given_experts, given_top_k, in_sweep, experts, top_k);
 }
 
+/* What is wrong with a capacity whatever the tokens and ranks. */
+static enum ep_status check_capacity(const struct ep_comm_sweep *s, int64_t experts, int64_t top_k)
+{
+    struct ep_capacity ignored;
+    struct ep_capacity_policy policy;
+    const struct ep_capacity_shape shape = {1, experts, top_k, 1};
+    enum ep_status status = ep_capacity_options_policy(&s->options.capacity, top_k, 0, &policy);
+    if (status == EP_OK) {
+        status = ep_capacity_compute(&policy, &shape, 0, &ignored);
+    }
+    return status;
+}
+
+static enum ep_status check_pad(const struct ep_comm_sweep *s)
+{
+    bool pads = !s->options.capacity.pad;
+    for (int64_t i = 0; i < s->num_transports; i++) {
+        pads = pads || s->transports[i]->pads;
+    }
+    return pads ? EP_OK
+                : ep_error_set(EP_EINVAL, "--pad: of the transports only alltoall pads; add "
+                               "--transport alltoall");
+}
+
 /* Shapes do not depend on the number of ranks: contradictions are found before MPI starts. */
 static enum ep_status check_shapes(const struct ep_comm_sweep *s)
 {
@@ -209,8 +235,11 @@ static enum ep_status check_shapes(const struct ep_comm_sweep *s)
         for (int64_t k = 0; k < (s->top_k.num > 0 ? s->top_k.num : 1); k++) {
             int64_t experts = 0;
             int64_t top_k = 0;
-            const enum ep_status status =
+            enum ep_status status =
                 resolve(s, s->skews[i], s->top_k.num > 0 ? s->top_k.items[k] : 0, &experts, &top_k);
+            if (status == EP_OK) {
+                status = check_capacity(s, experts, top_k);
+            }
             if (status != EP_OK) {
                 return status;
             }
@@ -232,6 +261,7 @@ enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
     EP_TRY(parse_names(s));
     EP_TRY(parse_combine_dtype(s));
     EP_TRY(check_shapes(s));
+    EP_TRY(check_pad(s));
     *sweep = s;
     s = NULL;
 out:
@@ -283,7 +313,7 @@ static int64_t digit(int64_t *index, int64_t base)
     return value;
 }
 
-static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size)
+static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, uint64_t seed)
 {
     enum ep_status status = EP_OK;
     if (s->ranks.num == 0) {
@@ -309,8 +339,8 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size)
                               : point.dtype == EP_FP8 ? EP_BF16
                                                       : point.dtype;
         point.model = s->options.model;
-        point.capacity = s->options.capacity;
         point.cold = s->options.cold;
+        point.style = s->options.capacity.style != NULL ? s->options.capacity.style->name : NULL;
         memcpy(point.ops, s->ops, sizeof point.ops);
         if (s->tokens_per_rank.num > 0) {
             point.tokens_per_rank = s->tokens_per_rank.items;
@@ -325,13 +355,27 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size)
         }
         EP_TRY(resolve(s, point.skew, s->top_k.num > 0 ? s->top_k.items[k] : 0, &point.experts,
                        &point.top_k));
+        EP_TRY(ep_capacity_options_policy(&s->options.capacity, point.top_k, seed,
+                                          &point.capacity));
         EP_TRY(add_case(s, &point));
     }
 out:
     return status;
 }
 
-/* Can the case be on its ranks at all? Built and thrown away, nothing timed. */
+/* Slots are per (source, expert); a capacity of all sources together has none. */
+static enum ep_status check_padding(const struct ep_comm_case *point,
+                                    const struct ep_capacity *capacity)
+{
+    return !point->capacity.pad || capacity->scope == EP_CAPACITY_PER_SOURCE
+               ? EP_OK
+               : ep_error_set(EP_EINVAL, "--pad: %s at top-%" PRId64 " bounds the rows of all ranks "
+                              "together; there is no equal slot per rank to pad",
+                              point->capacity.rule->name, point->top_k);
+}
+
+/* Can the case be on its ranks at all? Built and thrown away, nothing timed; for a capacity that comes
+ * from counts all routing is made once. */
 static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed, bool *wraps,
                                  char routing_id[ROUTING_ID_LENGTH])
 {
@@ -339,6 +383,7 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
     struct ep_placement placement = {0};
     struct ep_token_map map = {0};
     struct ep_router *router = NULL;
+    struct ep_dropping *dropping = NULL;
     EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &placement));
     EP_TRY(point->tokens_per_rank != NULL
                ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &map)
@@ -347,8 +392,12 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
                                             .tokens = &map, .top_k = point->top_k, .seed = seed};
     EP_TRY(ep_router_create(&config, &router));
     *wraps = ep_router_wraps(router);
-    snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_router_id(router));
+    const struct ep_dropping_input input = ep_dropping_input_of_router(router);
+    EP_TRY(ep_dropping_create(&input, &point->capacity, &dropping));
+    snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_dropping_id(dropping));
+    EP_TRY(check_padding(point, ep_dropping_capacity(dropping)));
 out:
+    ep_dropping_destroy(dropping);
     ep_router_destroy(router);
     ep_token_map_fini(&map);
     ep_placement_fini(&placement);
@@ -546,17 +595,46 @@ out:
     return status;
 }
 
+/* What a style set and what it could not; a transport that is not there is a doubt about the run. */
+static enum ep_status tell_style(const struct ep_comm_sweep *s, struct ep_session *session)
+{
+    enum ep_status status = EP_OK;
+    char text[320];
+    const struct ep_style *style = s->options.capacity.style;
+    if (style == NULL) {
+        return EP_OK;
+    }
+    if (ep_comm_is_root(session->world)) {
+        fprintf(stderr, "style %s (%s)\n  set: transport %s; %s\n  beyond: %s\n", style->name,
+                style->system, s->options.transport != NULL ? s->options.transport
+                                                            : style->transport,
+                ep_capacity_describe(&s->cases[0].capacity, text, sizeof text), style->beyond);
+    }
+    EP_TRY(ep_session_warn(session, "style-router", "style %s routes by %s; here tokens follow "
+                           "--skew, whose slots and weights stand for the router's", style->name,
+                           s->cases[0].top_k == 1 ? style->router : style->router_more));
+    if (style->lacks != NULL && s->options.transport == NULL) {
+        EP_TRY(ep_session_warn(session, "style-transport", "style %s has the transport %s; this "
+                               "program lacks it and uses %s, the nearest", style->name,
+                               style->lacks, style->transport));
+    }
+out:
+    return status;
+}
+
 enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
     int64_t *order = NULL;
     struct ep_comm_table *table = NULL;
-    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world))));
+    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world),
+                                                       session->options.seed)));
     EP_TRY(ep_comm_agree(session->world, check_cases(s, session)));
     order = calloc((size_t)s->num_cases + 1, sizeof *order);
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
                            : ep_comm_table_create(&table);
     EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(tell_style(s, session));
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(visit_all(s, session, table, order));
     if (ep_comm_is_root(session->world) && !s->options.quiet) {

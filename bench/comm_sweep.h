@@ -5,6 +5,7 @@
 
 #include "bench/comm_case.h"
 #include "base/units.h"
+#include "kernels/capacity_options.h"
 
 #include <argp.h>
 
@@ -12,7 +13,7 @@
 struct ep_comm_options {
     const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
         *combine_dtype, *model, *algorithm, *ranks, *rank_order, *ops;
-    int64_t capacity;
+    struct ep_capacity_options capacity;
     bool cold;
     bool no_check;
     int64_t num_visits; /* of each case */

@@ -44,14 +44,14 @@ void ep_pattern_fill_tokens(int64_t first_token, int64_t num_tokens, int64_t row
 
 /* Visit the copies that reach `rank` from `source`, in token order: count them per local expert, or
  * (next != NULL) note their tokens. */
-static enum ep_status visit_source(const struct ep_router *router,
+static enum ep_status visit_source(const struct ep_dropping *dropping,
                                    const struct ep_placement *placement,
                                    const struct ep_token_map *map, int64_t top_k, int64_t rank,
                                    int64_t source, int64_t *count, int64_t *next, int64_t *tokens)
 {
     struct ep_routing routing;
     const enum ep_status status =
-        ep_router_generate_rank(router, source, false, &routing);
+        ep_dropping_generate(dropping, source, false, &routing, NULL);
     if (status != EP_OK) {
         return status;
     }
@@ -71,7 +71,7 @@ static enum ep_status visit_source(const struct ep_router *router,
     return EP_OK;
 }
 
-enum ep_status ep_pattern_expect_rows(const struct ep_router *router,
+enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
                                       const struct ep_placement *placement,
                                       const struct ep_token_map *map, int64_t top_k, int64_t rank,
                                       int64_t **tokens, int64_t **start, int64_t *num_rows)
@@ -87,7 +87,7 @@ enum ep_status ep_pattern_expect_rows(const struct ep_router *router,
         goto out;
     }
     for (int64_t source = 0; source < map->num_ranks; source++) {
-        EP_TRY(visit_source(router, placement, map, top_k, rank, source, starts + 1, NULL, NULL));
+        EP_TRY(visit_source(dropping, placement, map, top_k, rank, source, starts + 1, NULL, NULL));
     }
     for (int64_t e = 0; e < num_local; e++) {
         starts[e + 1] += starts[e];
@@ -99,7 +99,7 @@ enum ep_status ep_pattern_expect_rows(const struct ep_router *router,
         goto out;
     }
     for (int64_t source = 0; source < map->num_ranks; source++) {
-        EP_TRY(visit_source(router, placement, map, top_k, rank, source, NULL, next, list));
+        EP_TRY(visit_source(dropping, placement, map, top_k, rank, source, NULL, next, list));
     }
     *num_rows = starts[num_local];
     *tokens = list;

@@ -4,6 +4,7 @@
 #define EP_BENCH_PATTERN_H
 
 #include "bench/transport.h"
+#include "kernels/dropping.h"
 #include "kernels/token_map.h"
 
 #include <stdint.h>
@@ -22,10 +23,10 @@ void ep_pattern_fill_tokens(int64_t first_token, int64_t num_tokens, int64_t row
                             char *rows);
 
 /** Global tokens of the rows a rank must hold after dispatch, in the order they must have: by local
- *  expert, then source rank, then token. Made from the router alone.
+ *  expert, then source rank, then token. Made from every source's routing as sent, without a message.
  *  tokens  new array [*num_rows], to be freed; NULL where there are none
  *  start   new array [local experts + 1], to be freed: first row of each local expert */
-EP_MUST_CHECK enum ep_status ep_pattern_expect_rows(const struct ep_router *router,
+EP_MUST_CHECK enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
                                                     const struct ep_placement *placement,
                                                     const struct ep_token_map *map, int64_t top_k,
                                                     int64_t rank, int64_t **tokens,

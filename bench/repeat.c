@@ -7,6 +7,7 @@
 #include "bench/comm_sweep.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static char *join_numbers(const struct ep_i64s *numbers)
     return text;
 }
 
+/* Given rows; records of older versions have them in the name of the case alone. */
 static int64_t capacity_of(const struct ep_record *record)
 {
     const char *mark = strstr(record->case_name, record->skew);
@@ -43,8 +45,37 @@ static int64_t capacity_of(const struct ep_record *record)
     return 0;
 }
 
+static enum ep_status set_capacity(const struct ep_record *record, struct ep_capacity_options *o)
+{
+    enum ep_status status = EP_OK;
+    const char *rule = record->capacity_rule;
+    const bool named = rule != NULL && strcmp(rule, "rows") != 0 && strcmp(rule, "largest") != 0;
+    if (rule == NULL) {
+        o->rows = capacity_of(record);
+        return EP_OK;
+    }
+    o->rows = strcmp(rule, "rows") == 0 ? record->capacity : 0;
+    if (named) {
+        EP_TRY(ep_capacity_find_rule(rule, &o->rule));
+        o->has_factor = !isnan(record->capacity_factor);
+        o->factor = record->capacity_factor;
+        o->has_min = record->min_capacity >= 0;
+        o->min_rows = record->min_capacity;
+        o->align = record->capacity_align > 1 ? record->capacity_align : 0;
+        o->eval_fraction = isnan(record->capacity_eval) ? 0 : record->capacity_eval;
+    }
+    if (o->rule != NULL || o->rows > 0) {
+        o->drop = record->drop;
+        o->overflow = record->overflow;
+    }
+    o->pad = record->pad == 1;
+out:
+    return status;
+}
+
 static enum ep_status make_sweep(struct ep_repeat *r)
 {
+    enum ep_status status = EP_OK;
     const struct ep_record *record = r->record;
     const int64_t numbers[NUM_TEXTS] = {record->tokens, record->hidden, record->experts,
                                         record->top_k, record->ranks};
@@ -72,9 +103,11 @@ static enum ep_status make_sweep(struct ep_repeat *r)
     options.algorithm = record->algorithm;
     options.rank_order = record->rank_order;
     options.ops = record->op;
-    options.capacity = capacity_of(record);
+    EP_TRY(set_capacity(record, &options.capacity));
     options.cold = record->buffers != NULL && strcmp(record->buffers, "cold") == 0;
-    return ep_comm_sweep_create(&options, &r->sweep);
+    status = ep_comm_sweep_create(&options, &r->sweep);
+out:
+    return status;
 }
 
 /* The last launch but one that --launch-idx can name, and as many threads as --threads takes. */

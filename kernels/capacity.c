@@ -305,6 +305,16 @@ enum ep_status ep_overflow_parse(const char *text, const char *what,
     return refuse_name(text, what, overflow_names, EP_NUM_OVERFLOWS);
 }
 
+const char *ep_overflow_text(const struct ep_capacity_policy *policy, char *text, size_t size)
+{
+    if (policy->overflow == EP_OVERFLOW_EXPERT) {
+        snprintf(text, size, "expert:%" PRId64, policy->overflow_expert);
+    } else {
+        snprintf(text, size, "%s", overflow_names[policy->overflow]);
+    }
+    return text;
+}
+
 /* --- rows --------------------------------------------------------------------------------- */
 
 struct ep_capacity_policy ep_capacity_policy_default(const struct ep_capacity_rule *rule,
@@ -321,15 +331,24 @@ struct ep_capacity_policy ep_capacity_policy_default(const struct ep_capacity_ru
     };
 }
 
-static double factor_of(const struct ep_capacity_policy *policy)
+double ep_capacity_factor(const struct ep_capacity_policy *policy)
 {
-    return isnan(policy->factor) ? policy->rule->default_factor : policy->factor;
+    return isnan(policy->factor) && policy->rule != NULL ? policy->rule->default_factor
+                                                         : policy->factor;
+}
+
+int64_t ep_capacity_floor(const struct ep_capacity_policy *policy)
+{
+    if (policy->min_rows >= 0) {
+        return policy->min_rows;
+    }
+    return policy->rule != NULL ? policy->rule->default_min : 0;
 }
 
 static enum ep_status check_factor(const struct ep_capacity_policy *policy)
 {
     const struct ep_capacity_rule *rule = policy->rule;
-    const double factor = factor_of(policy);
+    const double factor = ep_capacity_factor(policy);
     if (isnan(factor)) {
         return ep_error_set(EP_EINVAL, "--capacity-factor is needed: %s has no default",
                             rule->name);
@@ -380,8 +399,9 @@ bool ep_capacity_needs_counts(const struct ep_capacity_policy *policy,
                               const struct ep_capacity_shape *shape)
 {
     bool by_need = policy->drop == EP_DROP_NONE;
-    if (policy->rule != NULL && !by_need && !isnan(factor_of(policy))) {
-        (void)policy->rule->rows(shape, factor_of(policy), policy->eval_fraction, &by_need);
+    if (policy->rule != NULL && !by_need && !isnan(ep_capacity_factor(policy))) {
+        (void)policy->rule->rows(shape, ep_capacity_factor(policy), policy->eval_fraction,
+                                 &by_need);
     }
     return by_need;
 }
@@ -394,7 +414,7 @@ static double raw_rows(const struct ep_capacity_policy *policy,
         *by_need = policy->drop == EP_DROP_NONE && policy->rows == 0;
         return *by_need ? (double)needed : (double)policy->rows;
     }
-    const double factor = factor_of(policy);
+    const double factor = ep_capacity_factor(policy);
     const double rows = policy->rule->rows(shape, factor, policy->eval_fraction, by_need);
     if (policy->drop == EP_DROP_NONE) {
         *by_need = true;
@@ -428,9 +448,7 @@ enum ep_status ep_capacity_compute(const struct ep_capacity_policy *policy,
     }
     double rows = raw_rows(policy, shape, needed, &c.by_need);
     if (!c.by_need && policy->rule != NULL) {
-        const int64_t min_rows =
-            policy->min_rows >= 0 ? policy->min_rows : policy->rule->default_min;
-        rows = fmax(rows, (double)min_rows);
+        rows = fmax(rows, (double)ep_capacity_floor(policy));
     }
     if (aligns(policy)) {
         rows = ceil(rows / (double)policy->align) * (double)policy->align;

@@ -8,6 +8,7 @@
 #include "kernels/routing.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /** Which copies an expert keeps when more come than it takes. */
@@ -124,6 +125,14 @@ static inline bool ep_capacity_is_set(const struct ep_capacity_policy *policy)
 {
     return policy->rule != NULL || policy->rows > 0 || policy->pad;
 }
+
+/** The factor and the floor in rows that hold: given ones, else the rule's own; NaN and 0 where
+ * there is neither. */
+double ep_capacity_factor(const struct ep_capacity_policy *policy);
+int64_t ep_capacity_floor(const struct ep_capacity_policy *policy);
+
+/** "drop", "next", "expert:ID" of a policy, into text [size] (32 is enough); returns text. */
+const char *ep_overflow_text(const struct ep_capacity_policy *policy, char *text, size_t size);
 
 /** Does ep_capacity_compute need the largest count? Dropless policies do; so do Tutel with a factor
  *  <= 0 and Megablocks where its formula gives 0. */

@@ -191,7 +191,25 @@ struct ep_record {
     char *skew;        /* as asked */
     double skew_achieved; /* received copies: max over mean of ranks */
     char *placement;
-    char *routing_id;
+    char *routing_id;    /* of what is sent */
+    char *style;         /* that was asked for: kernels/style.h */
+    char *capacity_rule; /* kernels/capacity.h; rows = given, largest = padded to the largest count */
+    double capacity_factor;
+    double capacity_eval; /* fraction, Fairseq's evaluation */
+    int64_t capacity_align;
+    int64_t min_capacity; /* rows, the floor */
+    int64_t capacity;     /* rows that an expert takes */
+    char *capacity_per;   /* source: of each source rank; expert: of all together */
+    char *drop;           /* none, order, choice, prob, random */
+    char *overflow;       /* drop, next, expert:ID */
+    int64_t pad;          /* flag: experts' rows are padded to the capacity */
+    int64_t asked;        /* copies; kept + rerouted + dropped */
+    int64_t kept;
+    int64_t rerouted;
+    int64_t dropped;
+    int64_t tokens_dropped; /* tokens with a dropped copy */
+    int64_t tokens_lost;    /* tokens without any copy left */
+    int64_t padded;         /* rows of padded slots without a token, own rank's included */
     struct ep_record_phases phases;
     struct ep_record_check check;
     int64_t verified; /* flag: 1 = checked and right */

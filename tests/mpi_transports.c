@@ -19,6 +19,7 @@ struct shape {
     enum ep_dtype dtype;
     bool ragged;  /* rank r has tokens * r / P tokens: rank 0 none */
     int threads;  /* 0 = 1 */
+    const struct ep_capacity_policy *capacity; /* NULL = none */
 };
 
 /* All that a transport needs, built for one shape on all ranks. */
@@ -27,10 +28,12 @@ struct setup {
     struct ep_placement placement;
     struct ep_token_map map;
     struct ep_router *router;
+    struct ep_dropping *dropping;
     struct ep_routing routing;
     struct ep_exchange exchange;
     int64_t *expected, *start;
     int64_t num_expected;
+    struct ep_capacity_counts counts;
 };
 
 static void set_up(const struct shape *shape, struct setup *s)
@@ -46,7 +49,9 @@ static void set_up(const struct shape *shape, struct setup *s)
     CHECK_OK(ep_token_map_init_counts(size, tokens, &s->map));
     const struct ep_router_config config = {s->skew, &s->placement, &s->map, shape->top_k, 11};
     CHECK_OK(ep_router_create(&config, &s->router));
-    CHECK_OK(ep_router_generate_rank(s->router, rank, true, &s->routing));
+    const struct ep_dropping_input input = ep_dropping_input_of_router(s->router);
+    CHECK_OK(ep_dropping_create(&input, shape->capacity, &s->dropping));
+    CHECK_OK(ep_dropping_generate(s->dropping, rank, true, &s->routing, &s->counts));
     const enum ep_dtype combine = shape->dtype == EP_FP8 ? EP_BF16 : shape->dtype;
     void *rows = NULL;
     void *results = NULL;
@@ -63,7 +68,7 @@ static void set_up(const struct shape *shape, struct setup *s)
         .arena = arena,
         .tokens = rows, .results = results,
     };
-    CHECK_OK(ep_pattern_expect_rows(s->router, &s->placement, &s->map, shape->top_k, rank,
+    CHECK_OK(ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, shape->top_k, rank,
                                     &s->expected, &s->start, &s->num_expected));
 }
 
@@ -72,6 +77,7 @@ static void tear_down(struct setup *s)
     free(s->expected);
     free(s->start);
     ep_routing_fini(&s->routing);
+    ep_dropping_destroy(s->dropping);
     ep_router_destroy(s->router);
     ep_token_map_fini(&s->map);
     ep_placement_fini(&s->placement);
@@ -87,7 +93,12 @@ static void check_sent(const struct ep_transport *transport, const struct setup 
     int64_t rows[16 * 16];
     int64_t sent[16];
     CHECK_OK(ep_traffic_init(&s->placement, NULL, 1, s->routing.top_k, &traffic));
-    CHECK_OK(ep_traffic_add_router(&traffic, s->router));
+    for (int r = 0; r < size; r++) {
+        struct ep_routing routing;
+        CHECK_OK(ep_dropping_generate(s->dropping, r, false, &routing, NULL));
+        CHECK_OK(ep_traffic_add(&traffic, r, routing.topk_idx, routing.num_tokens));
+        ep_routing_fini(&routing);
+    }
     ep_traffic_fill_rows(&traffic, transport->basis, rows);
     transport->sent_rows(state, sent);
     for (int r = 0; r < size; r++) {
@@ -98,6 +109,26 @@ static void check_sent(const struct ep_transport *transport, const struct setup 
         }
     }
     ep_traffic_fini(&traffic);
+}
+
+static void check_sums(const struct shape *shape)
+{
+    struct setup s = {0};
+    struct ep_capacity_counts all = {0};
+    set_up(shape, &s);
+    for (int r = 0; r < ep_comm_size(world); r++) {
+        struct ep_routing routing;
+        CHECK_OK(ep_dropping_generate(s.dropping, r, false, &routing, &all));
+        ep_routing_fini(&routing);
+    }
+    int64_t sums[3] = {s.counts.asked, s.counts.rerouted, s.counts.dropped};
+    CHECK_OK(ep_comm_sum_i64(world, sums, 3));
+    assert_int_equal(sums[0], all.asked);
+    assert_int_equal(sums[1], all.rerouted);
+    assert_int_equal(sums[2], all.dropped);
+    assert_int_equal(all.asked, s.map.num_tokens * shape->top_k);
+    assert_int_equal(all.kept + all.rerouted + all.dropped, all.asked);
+    tear_down(&s);
 }
 
 static void check_transport(const struct ep_transport *transport, const struct shape *shape)
@@ -140,17 +171,17 @@ static void test_shapes(void **state)
     (void)state;
     const int size = ep_comm_size(world);
     const struct shape shapes[] = {
-        {"uniform", 8, 2, 33, 64, EP_FP32, false, 0},
-        {"uniform", 7, 3, 20, 5, EP_BF16, false, 0},   /* E not divisible by P */
-        {"uniform", 6, 6, 17, 1, EP_BF16, false, 0},   /* k = E, hidden of 1 */
-        {"uniform", 5, 5, 9, 1, EP_FP8, false, 0},
-        {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false, 0}, /* odd hidden */
-        {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false, 0}, /* empty experts */
-        {"uniform", 64, 2, 3, 16, EP_FP32, false, 0},  /* more experts than tokens */
-        {"uniform", 8, 2, 30, 33, EP_BF16, true, 0},   /* a rank without tokens */
-        {"trace:sample", 64, 6, 50, 7, EP_FP32, false, 0},
-        {"uniform", size, 1, 25, 64, EP_BF16, false, 0}, /* one expert per rank */
-        {"zipf:1.0", 12, 5, 43, 77, EP_BF16, true, 3}, /* three threads a rank */
+        {"uniform", 8, 2, 33, 64, EP_FP32, false, 0, NULL},
+        {"uniform", 7, 3, 20, 5, EP_BF16, false, 0, NULL},   /* E not divisible by P */
+        {"uniform", 6, 6, 17, 1, EP_BF16, false, 0, NULL},   /* k = E, hidden of 1 */
+        {"uniform", 5, 5, 9, 1, EP_FP8, false, 0, NULL},
+        {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false, 0, NULL}, /* odd hidden */
+        {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false, 0, NULL}, /* empty experts */
+        {"uniform", 64, 2, 3, 16, EP_FP32, false, 0, NULL},  /* more experts than tokens */
+        {"uniform", 8, 2, 30, 33, EP_BF16, true, 0, NULL},   /* a rank without tokens */
+        {"trace:sample", 64, 6, 50, 7, EP_FP32, false, 0, NULL},
+        {"uniform", size, 1, 25, 64, EP_BF16, false, 0, NULL}, /* one expert per rank */
+        {"zipf:1.0", 12, 5, 43, 77, EP_BF16, true, 3, NULL}, /* three threads a rank */
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (int t = 0; ep_transports[t] != NULL; t++) {
@@ -165,7 +196,7 @@ static void test_more_ranks_than_experts(void **state)
 {
     (void)state;
     const int size = ep_comm_size(world);
-    const struct shape shape = {"uniform", 1, 1, 21, 48, EP_BF16, false, 0};
+    const struct shape shape = {"uniform", 1, 1, 21, 48, EP_BF16, false, 0, NULL};
     if (size < 2) {
         skip();
     }
@@ -180,7 +211,7 @@ static void test_more_ranks_than_experts(void **state)
 static void test_check_finds_faults(void **state)
 {
     (void)state;
-    const struct shape shape = {"uniform", 4 * ep_comm_size(world), 4, 10, 64, EP_BF16, false, 0};
+    const struct shape shape = {"uniform", 4 * ep_comm_size(world), 4, 10, 64, EP_BF16, false, 0, NULL};
     const struct ep_transport *transport = NULL;
     struct setup s = {0};
     void *transport_state = NULL;
@@ -233,12 +264,40 @@ static void test_combine_row(void **state)
     CHECK_NEAR(out[1], 0, 0);
 }
 
+/* Every rule and policy: what is sent is what a receiver expects, on any number of ranks, and the sums
+ * over ranks are those of one process that walks through all sources. */
+static void test_dropping(void **state)
+{
+    (void)state;
+    static const enum ep_drop drops[] = {EP_DROP_NONE, EP_DROP_ORDER, EP_DROP_CHOICE, EP_DROP_PROB,
+                                         EP_DROP_RANDOM};
+    for (const struct ep_capacity_rule *rule = ep_capacity_rules; rule->name != NULL; rule++) {
+        for (size_t d = 0; d < sizeof drops / sizeof drops[0]; d++) {
+            const bool top1 = strcmp(rule->name, "switch") == 0 || d == 0;
+            const int64_t top_k = top1 && strcmp(rule->name, "gshard") != 0 ? 1 : 2;
+            struct ep_capacity_policy policy = ep_capacity_policy_default(rule, top_k);
+            policy.factor = 0.75;
+            policy.drop = drops[d];
+            policy.overflow = d > 0 ? (enum ep_overflow)(d % 3) : EP_OVERFLOW_DROP;
+            policy.overflow_expert = 4;
+            policy.seed = 5;
+            struct shape shape = {"zipf:1.2", 10, top_k, 50, 9, EP_BF16, d == 2, 0, &policy};
+            const struct ep_transport *transport = NULL;
+            CHECK_OK(ep_transport_find(d % 2 == 0 ? "alltoallv" : "alltoallv-dedup", &transport));
+            check_transport(transport, &shape);
+            CHECK_OK(ep_transport_find("alltoall", &transport));
+            check_transport(transport, &shape);
+            check_sums(&shape);
+        }
+    }
+}
+
 /* A capacity pads alltoall to it; a count above it is refused on all ranks alike. */
 static void test_capacity(void **state)
 {
     (void)state;
     const int size = ep_comm_size(world);
-    const struct shape shape = {"uniform", size, size, 10, 8, EP_BF16, false, 0};
+    const struct shape shape = {"uniform", size, size, 10, 8, EP_BF16, false, 0, NULL};
     const struct ep_transport *transport = NULL;
     struct setup s = {0};
     void *transport_state = NULL;
@@ -266,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_more_ranks_than_experts),
         cmocka_unit_test(test_check_finds_faults),
         cmocka_unit_test(test_combine_row),
+        cmocka_unit_test(test_dropping),
         cmocka_unit_test(test_capacity),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
