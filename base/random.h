@@ -14,7 +14,10 @@ enum ep_random_use {
     EP_RANDOM_BOOTSTRAP,   /* stream = replicate */
     EP_RANDOM_WEIGHTS,     /* router weights of tokens */
     EP_RANDOM_TEST,
-    EP_RANDOM_DROPPING = 32 /* stream = global token index: which copies a full expert keeps */
+    EP_RANDOM_DROPPING = 32, /* stream = global token index: which copies a full expert keeps */
+    EP_RANDOM_GATE = 40,     /* chance within routers; stream = global token index */
+    EP_RANDOM_TOKEN_ID = 41, /* vocabulary ids; stream = global token index */
+    EP_RANDOM_LOGITS = 42    /* stream = global token index */
 };
 
 enum { EP_RANDOM_WORDS = 16, EP_RANDOM_LANES = 8 };
