@@ -313,9 +313,27 @@ static int64_t digit(int64_t *index, int64_t base)
     return value;
 }
 
+/* Transports that no algorithm can be forced on have one case, whatever the list. */
+static enum ep_status check_algorithms(const struct ep_comm_sweep *s)
+{
+    for (int64_t i = 0; i < s->num_transports; i++) {
+        if (s->transports[i]->by_alltoall) {
+            return EP_OK;
+        }
+    }
+    for (int64_t i = 0; i < s->algorithms.num; i++) {
+        if (strcmp(s->algorithms.items[i], "default") != 0) {
+            return ep_error_set(EP_EINVAL, "--algorithm %s: %s does not use MPI's all-to-all",
+                                s->algorithms.items[i], s->transports[0]->name);
+        }
+    }
+    return EP_OK;
+}
+
 static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, uint64_t seed)
 {
     enum ep_status status = EP_OK;
+    EP_TRY(check_algorithms(s));
     if (s->ranks.num == 0) {
         s->ranks = (struct numbers){{world_size}, 1};
     }
@@ -332,7 +350,9 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
         point.skew = s->skews[digit(&index, s->num_skews)];
         point.hidden = s->hidden.items[digit(&index, s->hidden.num)];
         point.dtype = s->dtypes[digit(&index, s->num_dtypes)];
-        point.algorithm = s->algorithms.items[digit(&index, s->algorithms.num)];
+        const int64_t algorithm = digit(&index, s->algorithms.num);
+        point.algorithm = point.transport->by_alltoall ? s->algorithms.items[algorithm]
+                                                       : "default";
         point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
         point.spread = s->spread;
         point.combine_dtype = s->has_combine_dtype          ? s->combine_dtype

@@ -11,10 +11,11 @@ extern const struct ep_transport ep_transport_null;
 extern const struct ep_transport ep_transport_alltoall;
 extern const struct ep_transport ep_transport_alltoallv;
 extern const struct ep_transport ep_transport_alltoallv_dedup;
+extern const struct ep_transport ep_transport_pairwise;
 
 const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
-    &ep_transport_alltoallv_dedup, NULL,
+    &ep_transport_alltoallv_dedup, &ep_transport_pairwise, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };

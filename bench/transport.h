@@ -67,6 +67,7 @@ struct ep_transport {
     const char *summary; /* one line for --help */
     enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
     bool pads;           /* sends rows that carry no token besides */
+    bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);

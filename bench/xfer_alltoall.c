@@ -153,6 +153,7 @@ const struct ep_transport ep_transport_alltoall = {
     .summary = "one row per (token, expert), MPI_Alltoall with padded slots",
     .basis = EP_BASIS_COPIES,
     .pads = true,
+    .by_alltoall = true,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
                                        {"pack", ep_copies_run_pack, ep_copies_pack_bytes},
