@@ -104,6 +104,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct ep_route_options *o = state->input;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->capacity;
+        return 0;
     case KEY_SKEW:
         o->skew = arg;
         return 0;
@@ -139,9 +142,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 enum ep_status ep_cmd_route(int argc, char **argv)
 {
+    static const struct argp_child children[] = {{&ep_capacity_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {
         .options = options,
         .parser = parse_option,
+        .children = children,
         .doc = "Count what a routing makes ranks send: rows and bytes in three bases, imbalance, "
                "fan-out and the plain cost.",
     };

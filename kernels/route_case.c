@@ -3,6 +3,7 @@
 #include "kernels/route_case.h"
 
 #include "base/units.h"
+#include "kernels/route_capacity.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
 
@@ -328,7 +329,9 @@ out:
     return status;
 }
 
-static enum ep_status read_file(const struct ep_route_options *o, struct ep_route_case *r)
+/* The rank of each token is the caller's to free, failed or not. */
+static enum ep_status read_file(const struct ep_route_options *o, struct ep_route_case *r,
+                                int32_t **ranks)
 {
     enum ep_status status;
     int32_t *token_ranks = NULL;
@@ -353,7 +356,7 @@ static enum ep_status read_file(const struct ep_route_options *o, struct ep_rout
                                      r->row_bytes, r->bw_bytes_per_s * 8 / 1e9, &r->plain));
     }
 out:
-    free(token_ranks);
+    *ranks = token_ranks;
     return status;
 }
 
@@ -451,25 +454,31 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
                                   struct ep_route_case *route)
 {
     enum ep_status status;
+    int32_t *token_ranks = NULL;
     struct ep_route_options o = *options;
     *route = (struct ep_route_case){0};
     EP_TRY(check_combination(&o));
     EP_TRY(apply_model(route, &o));
     set_row(&o, route);
-    EP_TRY(o.assignments != NULL ? read_file(&o, route) : generate(&o, route));
+    EP_TRY(o.assignments != NULL ? read_file(&o, route, &token_ranks) : generate(&o, route));
     route->tokens_per_rank = find_common_tokens(&route->traffic);
     EP_TRY(sum_matrices(route));
     EP_TRY(measure_loads(route));
     measure_fan_out(route);
     fill_plain(route);
-    return EP_OK;
+    route->style = o.capacity.style;
+    EP_TRY(ep_route_capacity_create(&o.capacity, route, token_ranks, &route->capacity));
 out:
-    ep_route_case_fini(route);
+    free(token_ranks);
+    if (status != EP_OK) {
+        ep_route_case_fini(route);
+    }
     return status;
 }
 
 void ep_route_case_fini(struct ep_route_case *route)
 {
+    ep_route_capacity_destroy(route->capacity);
     ep_traffic_fini(&route->traffic);
     ep_router_destroy(route->router);
     ep_token_map_fini(&route->tokens);

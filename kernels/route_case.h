@@ -4,6 +4,7 @@
 #define EP_KERNELS_ROUTE_CASE_H
 
 #include "base/error.h"
+#include "kernels/capacity_options.h"
 #include "kernels/dtype.h"
 #include "kernels/imbalance.h"
 #include "kernels/models.h"
@@ -41,7 +42,10 @@ struct ep_route_options {
     bool dtype_given;
     enum ep_dtype dtype;
     double bw_bytes_per_s;
+    struct ep_capacity_options capacity;
 };
+
+struct ep_route_capacity; /* kernels/route_capacity.h */
 
 /** The matrices that are reported: three bases, and node-dedup's second stage. */
 enum { EP_ROUTE_FAN_OUT = EP_NUM_BASES, EP_ROUTE_NUM_MATRICES };
@@ -77,6 +81,8 @@ struct ep_route_case {
     double hot_ratio;           /* skew hot: copies of the rank over the mean of others; else NaN */
     int64_t textbook_fraction_bytes; /* tokens x row bytes x fraction of pairs that are remote */
     int64_t textbook_twice_bytes;    /* tokens x row bytes x 2 */
+    const struct ep_style *style;       /* NULL = not asked for */
+    struct ep_route_capacity *capacity; /* NULL = not asked for */
     char warnings[EP_ROUTE_MAX_WARNINGS][EP_ROUTE_WARNING_SIZE];
     int num_warnings;
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tables and JSON of one case of `epbench route`. */
+#include "kernels/route_capacity.h"
 #include "kernels/route_case.h"
 
 #include "base/json.h"
@@ -161,6 +162,7 @@ enum ep_status ep_route_case_print(const struct ep_route_case *route, FILE *out)
     print_cost(route, out);
     EP_TRY(print_imbalance(route, out));
     EP_TRY(print_fan_out(route, out));
+    EP_TRY(ep_route_capacity_print(route, out));
 out:
     return status;
 }
@@ -303,6 +305,7 @@ enum ep_status ep_route_case_save(const struct ep_route_case *route, const char 
     EP_TRY(set_fan_out(route, root));
     EP_TRY(ep_json_set(root, "expert_copies",
                        ep_json_i64_array(route->traffic.expert_copies, route->num_experts)));
+    EP_TRY(ep_route_capacity_set(route, root));
     EP_TRY(set_warnings(route, root));
     EP_TRY(ep_json_save(path, root));
 out:

@@ -82,8 +82,52 @@ has err 'beyond: '
 ranks 2 comm --style megatron --experts 8 --top-k 2 --tokens 8 $quick -o dropless >out 2>err || fail "megatron failed"
 [ "$(key dropless capacity_rule)" = null ] || fail "megatron without a factor is dropless"
 
+# --- route ---
+# Experts 0 1 on rank 0, 2 on rank 1; all tokens on rank 0; two rows of each expert:
+#   t0 -> 0 1   t1 -> 0 1   t2 -> 0 2   t3 -> 1 0      (weights .9 .1  .6 .4  .7 .3  .8 .2)
+# By order 0 and 1 are full after t1: three copies are dropped, t3 has none left. What crosses is
+# t2's copy for expert 2, before and after. Slots: 3 experts x 2 rows x 2 sources = 12, 5 of them with
+# a token; on other ranks 2 of source 0 and 4 of source 1, one with a token. Buffers: 3 x 2 rows laid
+# out to be sent, 2 experts x 2 rows x 2 sources received; without capacity 8 and 7.
+printf 'token,e0,e1,w0,w1\n0,0,1,.9,.1\n1,0,1,.6,.4\n2,0,2,.7,.3\n3,1,0,.8,.2\n' >A.csv
+printf 'token,rank\n0,0\n1,0\n2,0\n3,0\n' >T.csv
+small="route --assignments A.csv --experts-to-ranks 0,0,1 --tokens-to-ranks T.csv --token-bytes 100 --capacity 2"
+json() { # EXPECTED KEY: the key's value in the flattened output
+    [ "$(grep -o "\"$2\": [^,]*" out | head -n 1)" = "\"$2\": $1" ] || fail "$2 is not $1"
+}
+"$EPBENCH" $small --drop order --pad --json - >out 2>err || fail "small failed"
+json 8 asked && json 5 kept && json 3 dropped && json 2 tokens_dropped && json 1 tokens_lost
+json 7 padded && json 5 padded_remote && json 500 added_bytes
+json 600 send_bytes && json 800 receive_bytes && json 800 whole_send_bytes && json 700 whole_receive_bytes
+json null routing_id
+"$EPBENCH" $small --drop order --overflow next --json - >out 2>err || fail "small next failed"
+json 1 rerouted && json 2 dropped && json 0 tokens_lost
+[ "$(sed -n '/"saved_bytes"/,/}/p' out | grep -o '"copies": .*' | head -n 1)" = '"copies": -100,' ] ||
+    fail "t3's copy for expert 2 crosses besides: -100 bytes saved"
+"$EPBENCH" $small --drop prob --json - >out 2>err || fail "small prob failed"
+json 3 tokens_dropped && json 0 tokens_lost
+# plain: 1.25 x 100 / 8 = 15.625 rows of 4096 bytes; Megatron's 32 of the worked example.
+"$EPBENCH" route --experts 8 --top-k 2 --ranks 1 --tokens 100 --token-bytes 4096 --capacity-rule plain \
+    --capacity-factor 1.25 --json - >out || fail "plain failed"
+has out '"capacity": 16,' && json 64000.0 plain_expert_bytes
+"$EPBENCH" route --experts 8 --top-k 2 --ranks 1 --tokens 100 --style megatron --capacity-factor 1.25 >out ||
+    fail "megatron failed"
+has out 'capacity 32 rows per (source rank, expert): megatron'
+has out 'topk-softmax'
+"$EPBENCH" route --experts 8 --top-k 2 --tokens 100 --style deepep --json - >out || fail "deepep failed"
+json null capacity_rule
+has out '"lacks": "hier'
+# The same counts as comm's records, from one process.
+"$EPBENCH" route --experts 4 --top-k 2 --ranks 2 --tokens 32 --skew khot:1:0.5 --hidden 8 \
+    --capacity-rule megatron --capacity-factor 0.5 --drop random --json - >out || fail "as comm failed"
+json "$(key random dropped)" dropped
+has out "\"routing_id\": $(key random routing_id)"
+printf 'token,e0\n0,1\n' >N.csv
+refused '--drop prob: this routing has no weights' route --assignments N.csv --experts-to-ranks 0,0 --capacity 1 --drop prob
+refused '--capacity 3 needs --drop' route --experts 8 --top-k 2 --capacity 3
+
 rule="--capacity-rule plain --capacity-factor 1"
-for command in comm; do
+for command in comm route; do
     refused "did you mean megatron?" $command --capacity-rule megatrn
     refused "did you mean random?" $command $rule --drop randm
     refused "did you mean next?" $command $rule --overflow nxt
