@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <Random123/philox.h>
+#include <math.h>
 #include <string.h>
 
 enum { BLOCK = 4 }; /* words of a Philox block */
@@ -130,6 +131,20 @@ uint32_t ep_random_below(struct ep_random *random, uint32_t limit)
         }
     }
     return (uint32_t)(product >> 32);
+}
+
+void ep_random_normals(struct ep_random *random, float deviation, float *values, int64_t num)
+{
+    for (int64_t i = 0; i < num; i += 2) {
+        /* (0, 1]: its logarithm is finite */
+        const float u = ((float)(ep_random_u32(random) >> 8) + 1) * 0x1p-24f;
+        const float angle = (float)(ep_random_u32(random) >> 8) * (6.28318530717958648f * 0x1p-24f);
+        const float radius = deviation * sqrtf(-2 * logf(u));
+        values[i] = radius * cosf(angle);
+        if (i + 1 < num) {
+            values[i + 1] = radius * sinf(angle);
+        }
+    }
 }
 
 void ep_random_shuffle_i64(struct ep_random *random, int64_t *values, int64_t num)

@@ -14,6 +14,8 @@ enum ep_random_use {
     EP_RANDOM_BOOTSTRAP,   /* stream = replicate */
     EP_RANDOM_WEIGHTS,     /* router weights of tokens */
     EP_RANDOM_TEST,
+    EP_RANDOM_CLUSTERS = 24, /* synthetic tokens; stream = kernels/clusters.c */
+    EP_RANDOM_DYNAMICS,      /* initial weights and jitter; stream = kernels/dynamics.c */
     EP_RANDOM_DROPPING = 32, /* stream = global token index: which copies a full expert keeps */
     EP_RANDOM_GATE = 40,     /* chance within routers; stream = global token index */
     EP_RANDOM_TOKEN_ID = 41, /* vocabulary ids; stream = global token index */
@@ -48,6 +50,10 @@ double ep_random_f64(struct ep_random *random);
 
 /** Uniform in [0, limit), limit >= 1, without bias. Source: Lemire, arXiv 1805.10941. */
 uint32_t ep_random_below(struct ep_random *random, uint32_t limit);
+
+/** Normal variates of mean 0, by pairs (Box and Muller, 1958): the same for a seed with one C library, whose
+ *  logf, sinf and cosf they go through. values [num] overwritten. */
+void ep_random_normals(struct ep_random *random, float deviation, float *values, int64_t num);
 
 /** One Philox4x32-10 block, for bulk generators and the golden test. */
 void ep_random_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t words[4]);
