@@ -20,12 +20,14 @@ COMMAND(fit);
 COMMAND(plot);
 COMMAND(report);
 COMMAND(route);
+COMMAND(place);
 COMMAND(models);
 
 static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
     {"topo", "show hosts, the levels between ranks, and where ranks sit", false, ep_cmd_topo},
     {"route", "routing statistics, byte counts and the plain cost", false, ep_cmd_route},
+    {"place", "where experts should live: policies compared on loads or a trace", false, ep_cmd_place},
     {"models", "the model zoo: shapes, parameters, weights per rank; or your own model", false,
      ep_cmd_models},
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,

@@ -12,7 +12,7 @@
 
 static const struct ep_place_policy *const policies[] = {
     &ep_place_contiguous,   &ep_place_round_robin, &ep_place_random,      &ep_place_coactivation,
-    &ep_place_hierarchical, &ep_place_eplb,        &ep_place_eplb_global,
+    &ep_place_hierarchical, &ep_place_eplb,        &ep_place_eplb_global, &ep_place_dynamic_eplb,
 };
 enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
 

@@ -48,6 +48,7 @@ struct ep_place_policy {
     const char *summary; /* one line */
     bool needs_tokens;   /* refuses a task without them */
     bool knows_tokens;   /* uses them where they are there */
+    bool over_time;      /* its map is where it starts; see ep_place_follow */
     /** map [num_slots], overwritten. Returns EP_ENOMEM, or EP_EINVAL where it needs what is not
      *  there. The result depends on the task alone. Required. */
     enum ep_status (*place)(const struct ep_place_task *task, int32_t *map);
@@ -72,6 +73,7 @@ extern const struct ep_place_policy ep_place_coactivation;
 extern const struct ep_place_policy ep_place_hierarchical;
 extern const struct ep_place_policy ep_place_eplb;
 extern const struct ep_place_policy ep_place_eplb_global;
+extern const struct ep_place_policy ep_place_dynamic_eplb;
 
 /* --- maps --------------------------------------------------------------------------------------
  */

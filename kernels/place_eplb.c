@@ -216,3 +216,10 @@ const struct ep_place_policy ep_place_eplb_global = {
     .summary = "EPLB without nodes and groups: replicate, then pack to ranks",
     .place = place_global,
 };
+
+const struct ep_place_policy ep_place_dynamic_eplb = {
+    .name = "dynamic",
+    .summary = "starts as eplb and is placed anew every few windows, where that is worth the move",
+    .over_time = true,
+    .place = place_hierarchical,
+};

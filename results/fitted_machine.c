@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* machine.json as others use it: groups joined to their chosen rung. */
+#include "results/fitted_machine.h"
+
+#include "base/json.h"
+#include "results/record.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FILE_LIMIT_BYTES ((int64_t)256 << 20)
+
+static enum ep_status get_array(const json_t *object, const char *key, const char *where,
+                                const json_t **array)
+{
+    const json_t *found = json_object_get(object, key);
+    if (!json_is_array(found)) {
+        return ep_error_set(EP_EINVAL, "%s: '%s' must be a list", where, key);
+    }
+    *array = found;
+    return EP_OK;
+}
+
+static bool has_text(const json_t *object, const char *key, const char *text)
+{
+    const char *found = json_string_value(json_object_get(object, key));
+    return found != NULL && strcmp(found, text) == 0;
+}
+
+/* The rung's entry of a group in the list of all; NULL where there is none. */
+static const json_t *find_rung(const json_t *rungs, const char *group, const char *rung)
+{
+    for (size_t i = 0; i < json_array_size(rungs); i++) {
+        const json_t *entry = json_array_get(rungs, i);
+        if (has_text(entry, "group", group) && has_text(entry, "rung", rung)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static enum ep_status read_coefficients(const json_t *entry, const char *where,
+                                        struct ep_fitted_group *group)
+{
+    const json_t *array = NULL;
+    const enum ep_status status = get_array(entry, "coefficients", where, &array);
+    if (status != EP_OK) {
+        return status;
+    }
+    if ((int)json_array_size(array) != group->rung->num_parameters) {
+        return ep_error_set(EP_EINVAL, "%s: 'coefficients' of %s must be %d numbers", where,
+                            group->rung->name, group->rung->num_parameters);
+    }
+    for (int j = 0; j < group->rung->num_parameters; j++) {
+        const json_t *value = json_array_get(array, (size_t)j);
+        if (!json_is_number(value) || !(json_number_value(value) >= 0)) {
+            return ep_error_set(EP_EINVAL, "%s: coefficient %d of %s must be a number >= 0", where,
+                                j, group->rung->name);
+        }
+        group->coefficients[j] = json_number_value(value);
+    }
+    return EP_OK;
+}
+
+static enum ep_status read_range(const json_t *object, const char *where,
+                                 struct ep_fitted_group *group)
+{
+    enum ep_status status = EP_OK;
+    const json_t *ranges = json_object_get(object, "valid_range");
+    for (int f = 0; f < EP_NUM_FEATURES && status == EP_OK; f++) {
+        const char *name = ep_model_feature_name((enum ep_model_feature)f);
+        const json_t *range = json_object_get(ranges, name);
+        char place[640];
+        snprintf(place, sizeof place, "%s: valid_range of '%s'", where, name);
+        status = ep_json_get_f64(range, "min", place, 0, HUGE_VAL, &group->min[f]);
+        if (status == EP_OK) {
+            status = ep_json_get_f64(range, "max", place, group->min[f], HUGE_VAL, &group->max[f]);
+        }
+    }
+    return status;
+}
+
+/* One group with a chosen rung. */
+static enum ep_status read_group(const json_t *object, const json_t *rungs, const char *where,
+                                 const char *rung, struct ep_fitted_group *group)
+{
+    enum ep_status status;
+    int idx = 0;
+    EP_TRY(ep_json_get_string(object, "group", where, &group->name));
+    EP_TRY(ep_json_get_string(object, "op", where, &group->op));
+    EP_TRY(ep_json_get_string(object, "transport", where, &group->transport));
+    EP_TRY(ep_json_get_string(object, "byte_basis", where, &group->byte_basis));
+    EP_TRY(ep_json_get_string(object, "target", where, &group->target));
+    EP_TRY(ep_rung_find(rung, &idx));
+    group->rung = ep_rung_at(idx);
+    const json_t *entry = find_rung(rungs, group->name, rung);
+    if (entry == NULL) {
+        status = ep_error_set(EP_EINVAL, "%s: rung %s of group '%s' is not in 'rungs'", where, rung,
+                              group->name);
+        goto out;
+    }
+    EP_TRY(read_coefficients(entry, where, group));
+    EP_TRY(read_range(object, where, group));
+out:
+    return status;
+}
+
+static enum ep_status read_groups(const char *path, struct ep_fitted_machine *machine)
+{
+    enum ep_status status;
+    const json_t *groups = NULL;
+    const json_t *rungs = NULL;
+    int64_t schema = 0;
+    EP_TRY(ep_json_get_i64(machine->json, "schema", path, 0, INT32_MAX, &schema));
+    if (schema != EP_RECORD_SCHEMA) {
+        status = ep_error_set(EP_EINVAL, "%s: schema %" PRId64 "; %d expected", path, schema,
+                              EP_RECORD_SCHEMA);
+        goto out;
+    }
+    EP_TRY(ep_json_get_string(machine->json, "host", path, &machine->host));
+    EP_TRY(get_array(machine->json, "groups", path, &groups));
+    EP_TRY(get_array(machine->json, "rungs", path, &rungs));
+    machine->groups = calloc(json_array_size(groups) + 1, sizeof *machine->groups);
+    if (machine->groups == NULL) {
+        status = ep_error_set(EP_ENOMEM, "%s: no memory", path);
+        goto out;
+    }
+    for (size_t i = 0; i < json_array_size(groups); i++) {
+        const json_t *object = json_array_get(groups, i);
+        const char *rung = json_string_value(json_object_get(object, "chosen"));
+        char where[512];
+        snprintf(where, sizeof where, "%s: groups[%zu]", path, i);
+        if (rung != NULL) {
+            EP_TRY(read_group(object, rungs, where, rung, &machine->groups[machine->num_groups]));
+            machine->num_groups++;
+        }
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_fitted_machine_read(const char *path, struct ep_fitted_machine **machine)
+{
+    enum ep_status status;
+    struct ep_fitted_machine *made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return ep_error_set(EP_ENOMEM, "%s: no memory", path);
+    }
+    EP_TRY(ep_json_load(path, FILE_LIMIT_BYTES, &made->json));
+    EP_TRY(read_groups(path, made));
+    *machine = made;
+    made = NULL;
+out:
+    ep_fitted_machine_destroy(made);
+    return status;
+}
+
+void ep_fitted_machine_destroy(struct ep_fitted_machine *machine)
+{
+    if (machine == NULL) {
+        return;
+    }
+    json_decref(machine->json);
+    free(machine->groups);
+    free(machine);
+}
+
+const char *ep_fitted_group_extrapolates(const struct ep_fitted_group *group,
+                                         const struct ep_model_features *features)
+{
+    for (int f = 0; f < EP_NUM_FEATURES; f++) {
+        if (features->values[f] < group->min[f] || features->values[f] > group->max[f]) {
+            return ep_model_feature_name((enum ep_model_feature)f);
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading machine.json back: the chosen rung of each group, and the time it predicts. */
+#ifndef EP_RESULTS_FITTED_MACHINE_H
+#define EP_RESULTS_FITTED_MACHINE_H
+
+#include "base/error.h"
+#include "results/model.h"
+
+#include <stdint.h>
+
+/** A group of cases for which a rung was chosen. Texts are borrowed from the machine. */
+struct ep_fitted_group {
+    const char *name;
+    const char *op; /* dispatch, combine */
+    const char *transport;
+    const char *byte_basis; /* copies, rank-dedup, node-dedup */
+    const char *target;     /* exchange, whole */
+    const struct ep_rung *rung;
+    double coefficients[EP_RUNG_MAX_PARAMETERS];
+    double min[EP_NUM_FEATURES]; /* of the cases fitted to */
+    double max[EP_NUM_FEATURES];
+};
+
+/** Read by ep_fitted_machine_read, freed with ep_fitted_machine_destroy. */
+struct ep_fitted_machine {
+    struct json_t *json;
+    const char *host;
+    int64_t num_groups; /* those without a chosen rung are left out */
+    struct ep_fitted_group *groups;
+};
+
+/** Read machine.json as `epbench fit` writes it. Returns EP_EINVAL, naming file and key, where it
+ * is none, is of another schema, or holds a rung that this program does not know. */
+EP_MUST_CHECK enum ep_status ep_fitted_machine_read(const char *path,
+                                                    struct ep_fitted_machine **machine);
+void ep_fitted_machine_destroy(struct ep_fitted_machine *machine);
+
+/** The first feature of a case that lies outside what the group was fitted to, as a JSON key; NULL
+ * = none does. */
+const char *ep_fitted_group_extrapolates(const struct ep_fitted_group *group,
+                                         const struct ep_model_features *features);
+
+#endif

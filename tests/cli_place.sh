@@ -1,0 +1,134 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# epbench place: the exact form, a trace fitted and judged, files, and bad input.
+cd "$EPBENCH_TEST_DIR/cli_place"
+make_run=$(dirname "$EPBENCH")/tests/make_planted_run
+
+fails() { # EXIT-STATUS TEXT COMMAND...
+    want=$1 text=$2
+    shift 2
+    status=0
+    "$@" >out 2>err || status=$?
+    [ "$status" = "$want" ] || { echo "$*: exit $status, expected $want"; cat err; exit 1; }
+    grep -qF -- "$text" err || { echo "$*: no '$text' in:"; cat err; exit 1; }
+    [ "$(wc -l <err)" = 1 ] || { echo "$*: more than one message:"; cat err; exit 1; }
+    [ ! -s out ] || { echo "$*: wrote on stdout"; exit 1; }
+}
+bad() { # TEXT ARGUMENTS...
+    text=$1
+    shift
+    fails 2 "$text" "$EPBENCH" place "$@"
+}
+
+# The example of EPLB's README: both layers, and what its ranks carry: rank 0 of layer 0 has experts 5
+# and 6, 5 twice there, so 165/2 + 39 = 121.5.
+cat >C.csv <<END
+90,132,40,61,104,165,39,4,73,56,183,86
+20,107,104,64,19,197,187,157,172,86,16,27
+END
+exact="--counts C.csv --ranks 8 --nodes 2 --groups 4 --replicas 16"
+"$EPBENCH" place $exact --policy eplb,eplb-global,contiguous --json - >exact.json
+tr -d ' \n' <exact.json >flat
+grep -q '"physical_to_logical":\[5,6,5,7,8,4,3,4,10,9,10,2,0,1,11,1\]' flat
+grep -q '"physical_to_logical":\[7,10,6,8,6,11,8,9,2,4,5,1,5,0,3,1\]' flat
+grep -q '"rank_load":\[121.5,86.5,125.0,113.0,147.5,131.5,156.0,152.0\]' flat
+# max/mean of that: 156 / (1033/8)
+grep -q '"max_over_mean":1.208131655' flat
+[ "$(grep -c '"policy": ' exact.json)" = 6 ]
+[ "$(grep -c '"layer": 1' exact.json)" = 3 ]
+"$EPBENCH" place $exact --policy hierarchical >table 2>warned
+grep -q 'only evens out loads' warned
+grep -q 'hierarchical' table
+
+# A trace: all policies, fitted to the first half and judged on the rest; the same seed gives the same.
+trace="--skew trace:sample --ranks 8 --nodes 4 --token-bytes 100 --window 256"
+"$EPBENCH" place $trace --json a.json >table 2>warned
+"$EPBENCH" place $trace --json b.json >/dev/null 2>&1
+cmp a.json b.json
+for key in fitted held_out bytes cross_node_bytes ranks_per_token difference against low high dynamic \
+    migration_bytes experts_moved predicted; do
+    grep -q "\"$key\":" a.json || { echo "no key $key"; exit 1; }
+done
+for text in 'held out' 'dynamic:' 'coactivation  eplb' 'hierarchical  contiguous'; do
+    grep -q -- "$text" table || { echo "no '$text'"; cat table; exit 1; }
+done
+
+# A number of one policy's entry: KEY in PART (entry, fitted, held_out), as jansson indents it.
+number() { # FILE POLICY PART KEY
+    awk -v policy="$2" -v part="$3" -v key="$4" '
+        /^      "policy": / { now = $0 ~ "\"" policy "\""; at = "entry" }
+        now && /^      "fitted": / { at = "fitted" }
+        now && /^      "held_out": / { at = "held_out" }
+        now && at == part && $1 == "\"" key "\":" { gsub(",", ""); print $2; exit }' "$1"
+}
+is() { # EXPRESSION: of numbers, true or the test fails
+    [ "$(awk "BEGIN { print ($1) ? 1 : 0 }")" = 1 ] || { echo "not so: $1"; exit 1; }
+}
+eplb=$(number a.json eplb entry max_over_mean)
+for policy in coactivation hierarchical; do
+    is "$(number a.json $policy entry max_over_mean) <= $eplb"
+    # what a token reaches falls by a fifth and more, on tokens not seen too
+    for part in fitted held_out; do
+        is "$(number a.json $policy $part nodes_per_token) < 0.8 * $(number a.json eplb $part nodes_per_token)"
+    done
+done
+
+# One part only, split by blocks, two replicas more, another base for dynamic.
+"$EPBENCH" place --skew trace:sample --ranks 8 --nodes 2 --replicas 72 --fit-share 1 --policy eplb \
+    --json - >whole.json 2>/dev/null
+grep -q '"held_out": null' whole.json
+"$EPBENCH" place --skew trace:sample --ranks 8 --nodes 2 --by blocks --fit-share 0.25 \
+    --policy dynamic --dynamic-policy eplb-global --model deepseek-v2-lite --json - >blocks.json 2>/dev/null
+grep -q '"split": "blocks"' blocks.json
+grep -q '"policy": "eplb-global"' blocks.json
+# 3 matrices of 2048 x 1408 in bf16
+grep -q '"expert_bytes": 17301504' blocks.json
+
+# Times by a machine file; what it cannot tell is said.
+"$make_run" run noise=0.02
+"$EPBENCH" fit run --quiet
+"$EPBENCH" place --skew zipf:1 --experts 32 --top-k 2 --tokens 64 --ranks 4 --policy contiguous,eplb \
+    --machine run/machine.json --json - >times.json 2>/dev/null
+grep -q '"time_s": [0-9]' times.json
+"$EPBENCH" place --skew zipf:1 --experts 32 --top-k 2 --tokens 64 --ranks 8 --policy contiguous,eplb \
+    --machine run/machine.json --json - >beyond.json 2>/dev/null
+grep -q '"extrapolates": "ranks"' beyond.json # the planted run has 4
+! grep -q '"extrapolates": "ranks"' times.json
+
+# The maps of one policy, as SGLang takes them.
+"$EPBENCH" place $exact --policy eplb --save map.json --json /dev/null >/dev/null
+tr -d ' \n' <map.json >flat
+grep -q '^{"physical_to_logical_map":\[\[5,6,5,7,8,4,3,4,10,9,10,2,0,1,11,1\],\[7,10,' flat
+bad 'one policy' $exact --save map2.json
+[ ! -e map2.json ]
+
+# Bad input.
+bad 'one of --counts' --ranks 8
+bad 'only one of' --counts C.csv --skew uniform
+bad "did you mean 'hierarchical'" $exact --policy heirarchical
+bad 'needs tokens' $exact --policy coactivation
+bad 'needs tokens' $exact --policy eplb,dynamic
+bad 'named twice' $exact --policy eplb,eplb
+bad '--replicas 12 is no multiple of 8 ranks' --counts C.csv --replicas 12
+bad '--replicas 8 is less than the 12 experts' --counts C.csv --replicas 8
+bad '--groups 5 does not divide 12 experts' --counts C.csv --groups 5
+bad '--nodes 3 does not divide 8 ranks' --counts C.csv --nodes 3
+bad 'contradict 8 ranks' --counts C.csv --nodes 2 --ranks-per-node 2
+bad '--fit-share is for tokens' --counts C.csv --fit-share 0.5
+bad '--fit-share' --skew trace:sample --fit-share 0
+bad 'neither first nor blocks' --skew trace:sample --by half
+bad '--machine predicts' --counts C.csv --machine run/machine.json
+bad 'absent.json' --skew trace:sample --machine absent.json
+echo '{"schema": 1}' >broken.json
+bad "broken.json: key 'host' is missing" --skew trace:sample --machine broken.json
+printf '1,2,3\n4,5\n' >ragged.csv
+bad 'ragged.csv:2: has 2 numbers, the first line has 3' --counts ragged.csv
+printf '1,2,-3\n' >negative.csv
+bad 'negative.csv:1' --counts negative.csv
+printf '1,2\n3,nan\n' >nan.csv
+bad 'nan.csv:2' --counts nan.csv
+printf '1,2\n3,\n' >hole.csv
+bad 'hole.csv:2' --counts hole.csv
+: >empty.csv
+bad 'empty.csv: is empty' --counts empty.csv
+bad 'absent.csv' --counts absent.csv
