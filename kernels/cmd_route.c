@@ -30,6 +30,9 @@ enum option_key {
     KEY_LAYER,
     KEY_EXPERTS_TO_RANKS,
     KEY_TOKENS_TO_RANKS,
+    KEY_PLACEMENT,
+    KEY_PLACEMENT_POLICY,
+    KEY_PLACEMENT_LAYER,
     KEY_JSON
 };
 
@@ -53,6 +56,10 @@ static const struct argp_option options[] = {
     {"nodes", KEY_NODES, "N", 0, "nodes (default 1)", 2},
     {"experts-to-ranks", KEY_EXPERTS_TO_RANKS, "LIST", 0,
      "rank of each expert in turn (default: contiguous)", 2},
+    {"placement", KEY_PLACEMENT, "FILE", 0,
+     "experts on ranks by a file: physical_to_logical_map of SGLang, or of epbench place", 2},
+    {"placement-policy", KEY_PLACEMENT_POLICY, "NAME", 0, "of epbench place --json", 2},
+    {"placement-layer", KEY_PLACEMENT_LAYER, "N", 0, "of a file with several layers", 2},
     {"tokens-to-ranks", KEY_TOKENS_TO_RANKS, "FILE|block", 0,
      "rank of each assignment: CSV token,rank, or equal blocks (default)", 2},
     {NULL, 0, NULL, 0, "Bytes and time:", 3},
@@ -83,6 +90,8 @@ static enum ep_status parse_shape(int key, const char *arg, struct ep_route_opti
         return ep_parse_i64(arg, "--hidden", 1, INT32_MAX, &o->hidden);
     case KEY_LAYER:
         return ep_parse_i64(arg, "--layer", 0, INT32_MAX, &o->layer);
+    case KEY_PLACEMENT_LAYER:
+        return ep_parse_i64(arg, "--placement-layer", 0, INT32_MAX, &o->placement_layer);
     case KEY_SEED:
         o->seed_given = true;
         return ep_parse_i64(arg, "--seed", 0, INT64_MAX, &o->seed);
@@ -122,6 +131,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_EXPERTS_TO_RANKS:
         o->experts_to_ranks = arg;
         return 0;
+    case KEY_PLACEMENT:
+        o->placement = arg;
+        return 0;
+    case KEY_PLACEMENT_POLICY:
+        o->placement_policy = arg;
+        return 0;
     case KEY_TOKENS_TO_RANKS:
         o->tokens_to_ranks = arg;
         return 0;
@@ -151,7 +166,7 @@ enum ep_status ep_cmd_route(int argc, char **argv)
                "fan-out and the plain cost.",
     };
     enum ep_status status;
-    struct ep_route_options given = {.layer = -1, .seed = 1, .dtype = EP_BF16};
+    struct ep_route_options given = {.layer = -1, .placement_layer = -1, .seed = 1, .dtype = EP_BF16};
     struct ep_route_case route = {0};
     EP_TRY(ep_options_parse(&argp, argc, argv, &given));
     EP_TRY(ep_route_case_init(&given, &route));

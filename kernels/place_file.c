@@ -132,7 +132,8 @@ static enum ep_status find_sglang_layer(const char *path, const json_t *layers,
                                                  path, choice->layer);
     }
     if (choice->layer < 0 && num > 1) {
-        return ep_error_set(EP_EINVAL, "%s: has %" PRId64 " layers; say which one with --layer",
+        return ep_error_set(EP_EINVAL,
+                            "%s: has %" PRId64 " layers; say which one with --placement-layer",
                             path, num);
     }
     if (choice->layer >= num) {
@@ -167,10 +168,9 @@ static enum ep_status find_own_entry(const char *path, const json_t *entries,
         return EP_OK;
     }
     return ep_error_set(EP_EINVAL,
-                        "%s: %" PRId64 " of its placements have %s%s and the layer asked for; "
-                        "--placement-policy and --layer must leave one",
-                        path, num, choice->policy != NULL ? "policy " : "any policy",
-                        choice->policy != NULL ? choice->policy : "");
+                        "%s: %" PRId64 " of its placements fit; --placement-policy and "
+                        "--placement-layer must leave one",
+                        path, num);
 }
 
 static enum ep_status find_slots(const char *path, const json_t *root,

@@ -4,6 +4,7 @@
 
 #include "base/units.h"
 #include "kernels/route_capacity.h"
+#include "kernels/place_file.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
 
@@ -39,6 +40,14 @@ static enum ep_status check_combination(const struct ep_route_options *o)
     }
     if (o->assignments == NULL && o->tokens_to_ranks != NULL) {
         return ep_error_set(EP_EINVAL, "--tokens-to-ranks is for --assignments");
+    }
+    if (o->placement != NULL && o->experts_to_ranks != NULL) {
+        return ep_error_set(EP_EINVAL, "--placement and --experts-to-ranks exclude each other");
+    }
+    if (o->placement == NULL && (o->placement_policy != NULL || o->placement_layer >= 0)) {
+        return ep_error_set(EP_EINVAL, "%s is for --placement",
+                            o->placement_policy != NULL ? "--placement-policy"
+                                                        : "--placement-layer");
     }
     if (o->assignments == NULL && o->layer >= 0) {
         return ep_error_set(EP_EINVAL, "--layer is for --assignments");
@@ -98,21 +107,42 @@ static enum ep_status count_nodes(const struct ep_route_options *o, int64_t num_
     return EP_OK;
 }
 
+static bool names_placement(const struct ep_route_options *o)
+{
+    return o->experts_to_ranks != NULL || o->placement != NULL;
+}
+
+/* From the list or the file; num_experts, num_ranks: 0 = as many as are named there. */
+static enum ep_status read_placement(const struct ep_route_options *o, int64_t num_experts,
+                                     int64_t num_ranks, struct ep_placement *placement)
+{
+    if (o->placement != NULL) {
+        const struct ep_place_choice choice = {.layer = o->placement_layer,
+                                               .policy = o->placement_policy,
+                                               .num_ranks = num_ranks,
+                                               .num_experts = num_experts};
+        return ep_place_map_load(o->placement, &choice, placement);
+    }
+    struct ep_placement read;
+    const enum ep_status status =
+        ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", num_ranks, &read);
+    if (status == EP_OK && num_experts != 0 && read.num_experts != num_experts) {
+        const int64_t named = read.num_experts;
+        ep_placement_fini(&read);
+        return ep_error_set(EP_EINVAL,
+                            "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
+                            named, num_experts);
+    }
+    *placement = status == EP_OK ? read : *placement;
+    return status;
+}
+
 static enum ep_status place_experts(const struct ep_route_options *o, int64_t num_experts,
                                     int64_t num_ranks, struct ep_route_case *r)
 {
-    enum ep_status status;
-    if (o->experts_to_ranks == NULL) {
-        return ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
-    }
-    EP_TRY(ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", num_ranks, &r->placement));
-    if (num_experts != 0 && r->placement.num_experts != num_experts) {
-        status = ep_error_set(EP_EINVAL,
-                              "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
-                              r->placement.num_experts, num_experts);
-    }
-out:
-    return status;
+    return names_placement(o)
+               ? read_placement(o, num_experts, num_ranks, &r->placement)
+               : ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
 }
 
 static enum ep_status check_ranks(int64_t num_ranks)
@@ -207,7 +237,7 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
                                  &r->top_k));
     EP_TRY(place_experts(
         o, r->num_experts,
-        o->num_ranks != 0 || o->experts_to_ranks != NULL ? o->num_ranks : DEFAULT_RANKS, r));
+        o->num_ranks != 0 || names_placement(o) ? o->num_ranks : DEFAULT_RANKS, r));
     EP_TRY(start_traffic(o, r));
     EP_TRY(place_tokens(o, r));
     const struct ep_router_config config = {.skew = r->skew,
@@ -249,7 +279,7 @@ static enum ep_status place_file(const struct ep_route_options *o, struct ep_rou
             highest = max_i64(highest, (*token_ranks)[t]);
         }
     }
-    if (o->num_ranks == 0 && o->experts_to_ranks == NULL) {
+    if (o->num_ranks == 0 && !names_placement(o)) {
         status = ep_error_set(EP_EINVAL, "--experts-to-ranks or --ranks is needed");
         goto out;
     }
@@ -297,24 +327,17 @@ static enum ep_status count_file(struct ep_route_case *r, const int32_t *token_r
     return EP_OK;
 }
 
-/* Experts named by --experts-to-ranks, --experts or --model bound the file's; else it says. */
+/* Experts named by a placement, --experts or --model bound the file's; else it says. */
 static enum ep_status load_file(const struct ep_route_options *o, struct ep_route_case *r)
 {
     enum ep_status status;
     struct ep_trace_options options = {
         .num_experts = o->num_experts, .layer = o->layer, .allow_duplicates = true};
-    if (o->experts_to_ranks != NULL) {
+    if (names_placement(o)) {
         struct ep_placement placement;
-        EP_TRY(ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", o->num_ranks,
-                                  &placement));
+        EP_TRY(read_placement(o, o->num_experts, o->num_ranks, &placement));
         options.num_experts = placement.num_experts;
         ep_placement_fini(&placement);
-        if (o->num_experts != 0 && o->num_experts != options.num_experts) {
-            status = ep_error_set(
-                EP_EINVAL, "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
-                options.num_experts, o->num_experts);
-            goto out;
-        }
     }
     EP_TRY(ep_trace_load(o->assignments, &options, &r->assignments));
     r->num_experts = r->assignments->num_experts;

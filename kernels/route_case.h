@@ -25,6 +25,9 @@ struct ep_route_options {
     const char *model;
     const char *assignments;      /* trace file that replaces the generator */
     const char *experts_to_ranks; /* "0,0,1,1"; NULL = contiguous */
+    const char *placement;        /* file of maps, in place of the list */
+    const char *placement_policy; /* of that file */
+    int64_t placement_layer;      /* of that file; -1 = not given */
     const char *tokens_to_ranks;  /* "block" or a CSV file `token,rank`; only with assignments */
     const char *json_path;
     int64_t layer; /* of the assignments; -1 = not given */

@@ -40,11 +40,13 @@ grep -q '"max_over_mean":1.208131655' flat
 grep -q 'only evens out loads' warned
 grep -q 'hierarchical' table
 
-# A trace: all policies, fitted to the first half and judged on the rest; the same seed gives the same.
+# A trace: all policies, fitted to the first half and judged on the rest; the same seed gives the same
+# whatever else is asked for.
 trace="--skew trace:sample --ranks 8 --nodes 4 --token-bytes 100 --window 256"
 "$EPBENCH" place $trace --json a.json >table 2>warned
-"$EPBENCH" place $trace --json b.json >/dev/null 2>&1
-cmp a.json b.json
+"$EPBENCH" place $trace --policy coactivation --save b.json --json /dev/null >/dev/null 2>&1
+map=$(tr -d ' \n' <b.json | sed 's/.*\[\[/[/; s/\]\].*/]/')
+tr -d ' \n' <a.json | grep -qF "\"policy\":\"coactivation\",\"layer\":0,\"physical_to_logical\":$map"
 for key in fitted held_out bytes cross_node_bytes ranks_per_token difference against low high dynamic \
     migration_bytes experts_moved predicted; do
     grep -q "\"$key\":" a.json || { echo "no key $key"; exit 1; }
@@ -101,6 +103,50 @@ tr -d ' \n' <map.json >flat
 grep -q '^{"physical_to_logical_map":\[\[5,6,5,7,8,4,3,4,10,9,10,2,0,1,11,1\],\[7,10,' flat
 bad 'one policy' $exact --save map2.json
 [ ! -e map2.json ]
+
+# Route counts under these maps what place counted: 400 tokens, each 2 of 12 experts.
+awk 'BEGIN { print "token,e0,e1"
+    for (t = 0; t < 400; t++) { a = t * 7 % 12; print t "," a "," (a + 1 + t % 11) % 12 } }' >T.csv
+"$EPBENCH" place --assignments T.csv --ranks 4 --nodes 2 --replicas 16 --fit-share 1 --token-bytes 10 \
+    --policy eplb --save t.json --json own.json >/dev/null
+"$EPBENCH" route --assignments T.csv --placement t.json --ranks 4 --nodes 2 --token-bytes 10 --json r.json >/dev/null
+"$EPBENCH" route --assignments T.csv --placement own.json --nodes 2 --token-bytes 10 --json o.json >/dev/null
+cmp r.json o.json
+bytes() { # FILE: all byte counts, in their order
+    tr -d ' \n' <"$1" | sed 's/.*"bytes":{\(.*\)/\1/; s/}}.*//' | tr -c '0-9' '\n' | grep . | sort -n | tr '\n' ' '
+}
+[ -n "$(bytes r.json)" ] && [ "$(bytes r.json)" = "$(bytes own.json)" ]
+
+badly() { # TEXT ARGUMENTS...: of route
+    text=$1
+    shift
+    fails 2 "$text" "$EPBENCH" route --top-k 2 --experts 12 --tokens 4 "$@"
+}
+"$EPBENCH" place $exact --policy eplb,contiguous --json both.json >/dev/null
+"$EPBENCH" route --top-k 2 --experts 12 --tokens 4 --placement both.json --placement-policy eplb \
+    --placement-layer 1 >/dev/null
+badly '4 of its placements fit' --placement both.json
+badly '0 of its placements fit' --placement both.json --placement-policy random
+badly 'is for 8 ranks, not 4' --placement both.json --placement-policy eplb --placement-layer 0 --ranks 4
+badly '--ranks is needed' --placement map.json --placement-layer 0
+badly 'has 2 layers; say which one' --placement map.json --ranks 8
+badly 'has 2 layers, no layer 2' --placement map.json --ranks 8 --placement-layer 2
+badly '16 slots cannot be dealt to 6 ranks' --placement map.json --ranks 6 --placement-layer 0
+badly 'names no policies' --placement map.json --ranks 8 --placement-policy eplb
+badly 'is for --placement' --placement-layer 1
+badly 'exclude each other' --placement map.json --experts-to-ranks 0,1
+echo '{"physical_to_logical_map": [[0, 1, 2, 99]]}' >high.json
+badly 'slot 3 holds expert 99' --placement high.json --ranks 4
+echo '{"physical_to_logical_map": [[0, 1, 2, -1]]}' >low.json
+badly 'slot 3 must hold an expert' --placement low.json --ranks 4
+echo '{"physical_to_logical_map": [[0, 1, 2, 3]]}' >few.json
+badly 'expert 4 is in no slot' --placement few.json --ranks 4
+echo '{"logical_count": [[1]]}' >counts.json
+badly "neither 'physical_to_logical_map' nor 'placements'" --placement counts.json --ranks 4
+echo '{"physical_to_logical_map": 3}' >scalar.json
+badly 'neither' --placement scalar.json --ranks 4
+echo '[' >torn.json
+badly 'torn.json' --placement torn.json --ranks 4
 
 # Bad input.
 bad 'one of --counts' --ranks 8
