@@ -4,6 +4,7 @@
 
 #include "base/random.h"
 #include "bench/comm_record.h"
+#include "bench/comm_style.h"
 #include "bench/comm_table.h"
 #include "kernels/models.h"
 
@@ -98,8 +99,7 @@ static enum ep_status add_op(struct ep_comm_sweep *s, const char *text)
 /* Lists of names: which option, its default, and what adds one item. */
 static enum ep_status parse_names(struct ep_comm_sweep *s)
 {
-    const struct ep_style *style = s->options.capacity.style;
-    const char *transport = style != NULL ? style->transport : "alltoallv";
+    const char *transport = ep_comm_style_transport(s->options.capacity.style);
     const struct {
         const char *what, *text, *otherwise;
         enum ep_status (*add)(struct ep_comm_sweep *s, const char *text);
@@ -204,30 +204,6 @@ static enum ep_status resolve(const struct ep_comm_sweep *s, const struct ep_ske
     return ep_skew_resolve_shape(skew, given_experts, given_top_k, in_sweep, experts, top_k);
 }
 
-/* What is wrong with a capacity whatever the tokens and ranks. */
-static enum ep_status check_capacity(const struct ep_comm_sweep *s, int64_t experts, int64_t top_k)
-{
-    struct ep_capacity ignored;
-    struct ep_capacity_policy policy;
-    const struct ep_capacity_shape shape = {1, experts, top_k, 1};
-    enum ep_status status = ep_capacity_options_policy(&s->options.capacity, top_k, 0, &policy);
-    if (status == EP_OK) {
-        status = ep_capacity_compute(&policy, &shape, 0, &ignored);
-    }
-    return status;
-}
-
-static enum ep_status check_pad(const struct ep_comm_sweep *s)
-{
-    bool pads = !s->options.capacity.pad;
-    for (int64_t i = 0; i < s->num_transports; i++) {
-        pads = pads || s->transports[i]->pads;
-    }
-    return pads ? EP_OK
-                : ep_error_set(EP_EINVAL, "--pad: of the transports only alltoall pads; add "
-                               "--transport alltoall");
-}
-
 /* Shapes do not depend on the number of ranks: contradictions are found before MPI starts. */
 static enum ep_status check_shapes(const struct ep_comm_sweep *s)
 {
@@ -238,7 +214,7 @@ static enum ep_status check_shapes(const struct ep_comm_sweep *s)
             enum ep_status status =
                 resolve(s, s->skews[i], s->top_k.num > 0 ? s->top_k.items[k] : 0, &experts, &top_k);
             if (status == EP_OK) {
-                status = check_capacity(s, experts, top_k);
+                status = ep_comm_style_check(&s->options.capacity, experts, top_k);
             }
             if (status != EP_OK) {
                 return status;
@@ -261,7 +237,7 @@ enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
     EP_TRY(parse_names(s));
     EP_TRY(parse_combine_dtype(s));
     EP_TRY(check_shapes(s));
-    EP_TRY(check_pad(s));
+    EP_TRY(ep_comm_style_check_pad(&s->options.capacity, s->transports, s->num_transports));
     *sweep = s;
     s = NULL;
 out:
@@ -383,17 +359,6 @@ out:
     return status;
 }
 
-/* Slots are per (source, expert); a capacity of all sources together has none. */
-static enum ep_status check_padding(const struct ep_comm_case *point,
-                                    const struct ep_capacity *capacity)
-{
-    return !point->capacity.pad || capacity->scope == EP_CAPACITY_PER_SOURCE
-               ? EP_OK
-               : ep_error_set(EP_EINVAL, "--pad: %s at top-%" PRId64 " bounds the rows of all ranks "
-                              "together; there is no equal slot per rank to pad",
-                              point->capacity.rule->name, point->top_k);
-}
-
 /* Can the case be on its ranks at all? Built and thrown away, nothing timed; for a capacity that comes
  * from counts all routing is made once. */
 static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed, bool *wraps,
@@ -415,7 +380,7 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
     const struct ep_dropping_input input = ep_dropping_input_of_router(router);
     EP_TRY(ep_dropping_create(&input, &point->capacity, &dropping));
     snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_dropping_id(dropping));
-    EP_TRY(check_padding(point, ep_dropping_capacity(dropping)));
+    EP_TRY(ep_comm_style_check_slots(point, ep_dropping_capacity(dropping)));
 out:
     ep_dropping_destroy(dropping);
     ep_router_destroy(router);
@@ -615,33 +580,6 @@ out:
     return status;
 }
 
-/* What a style set and what it could not; a transport that is not there is a doubt about the run. */
-static enum ep_status tell_style(const struct ep_comm_sweep *s, struct ep_session *session)
-{
-    enum ep_status status = EP_OK;
-    char text[320];
-    const struct ep_style *style = s->options.capacity.style;
-    if (style == NULL) {
-        return EP_OK;
-    }
-    if (ep_comm_is_root(session->world)) {
-        fprintf(stderr, "style %s (%s)\n  set: transport %s; %s\n  beyond: %s\n", style->name,
-                style->system, s->options.transport != NULL ? s->options.transport
-                                                            : style->transport,
-                ep_capacity_describe(&s->cases[0].capacity, text, sizeof text), style->beyond);
-    }
-    EP_TRY(ep_session_warn(session, "style-router", "style %s routes by %s; here tokens follow "
-                           "--skew, whose slots and weights stand for the router's", style->name,
-                           s->cases[0].top_k == 1 ? style->router : style->router_more));
-    if (style->lacks != NULL && s->options.transport == NULL) {
-        EP_TRY(ep_session_warn(session, "style-transport", "style %s has the transport %s; this "
-                               "program lacks it and uses %s, the nearest", style->name,
-                               style->lacks, style->transport));
-    }
-out:
-    return status;
-}
-
 enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
@@ -654,7 +592,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
                            : ep_comm_table_create(&table);
     EP_TRY(ep_comm_agree(session->world, status));
-    EP_TRY(tell_style(s, session));
+    EP_TRY(ep_comm_style_tell(session, &s->options, &s->cases[0]));
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(visit_all(s, session, table, order));
     if (ep_comm_is_root(session->world) && !s->options.quiet) {

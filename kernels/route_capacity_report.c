@@ -31,9 +31,9 @@ static void print_style(const struct ep_style *s, const struct ep_route_case *r,
     fprintf(out, "\nstyle    %s: %s\n", s->name, s->system);
     fprintf(out, "  router     %s (not applied: tokens follow the skew or file)\n",
             r->top_k == 1 ? s->router : s->router_more);
-    fprintf(out, "  transport  %s%s%s%s\n", s->transport,
-            s->lacks != NULL ? ", the nearest; it has one that this program lacks, " : "",
-            s->lacks != NULL ? s->lacks : "", "");
+    fprintf(out, "  transport  %s%s%s\n", s->transport,
+            s->nearest != NULL ? "; comm takes the nearest where it lacks that, " : "",
+            s->nearest != NULL ? s->nearest : "");
     if (r->capacity == NULL) {
         fprintf(out, "  capacity   none: dropless%s\n",
                 s->rule_by_factor ? " (--capacity-factor sets one)" : "");
@@ -166,7 +166,7 @@ static enum ep_status set_style(const struct ep_style *s, const struct ep_route_
     EP_TRY(ep_json_set(one, "capacity_rule",
                        r->capacity != NULL ? text_or_null(s->rule) : json_null()));
     EP_TRY(ep_json_set(one, "transport", json_string(s->transport)));
-    EP_TRY(ep_json_set(one, "lacks", text_or_null(s->lacks)));
+    EP_TRY(ep_json_set(one, "nearest_transport", text_or_null(s->nearest)));
     EP_TRY(ep_json_set(one, "beyond", json_string(s->beyond)));
     EP_TRY(ep_json_set(one, "source", json_string(s->source)));
 out:

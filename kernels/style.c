@@ -52,8 +52,7 @@ const struct ep_style ep_styles[] = {
     {.name = "deepep",
      .system = "DeepEP's high-throughput kernels, as DeepSeek-V3 uses them",
      .router = "sigmoid-group:8:4", .router_more = "sigmoid-group:8:4",
-     .transport = "alltoallv-dedup",
-     .lacks = "hier: one row per (token, node) over the network, then fan-out inside the node",
+     .transport = "hier", .nearest = "alltoallv-dedup",
      .beyond = "FP8 dispatch with BF16 combine (--dtype fp8); kernels on a part of the GPU's SMs; "
                "low-latency kernels with one slot per (token, expert) for decoding",
      .source = "deepseek-ai/DeepEP"},

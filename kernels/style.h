@@ -16,8 +16,8 @@ struct ep_style {
     const char *rule;        /* of capacity.h's table; NULL = none, dropless */
     bool rule_by_factor;     /* dropless unless a capacity factor is given */
     bool pad;                /* its buffers are padded to the capacity */
-    const char *transport;   /* the nearest that this program has, by name */
-    const char *lacks;       /* the transport it really has and this program lacks; NULL = none */
+    const char *transport;   /* by name; this program may lack it */
+    const char *nearest;     /* stands for it then; NULL = it is always there */
     const char *beyond;      /* what the system has that nothing here stands for */
     const char *source;      /* repository or paper */
 };

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks of capacity options before a sweep, and what a style sets in it. */
+#include "bench/comm_style.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum ep_status ep_comm_style_check(const struct ep_capacity_options *options, int64_t experts,
+                                   int64_t top_k)
+{
+    struct ep_capacity ignored;
+    struct ep_capacity_policy policy;
+    const struct ep_capacity_shape shape = {1, experts, top_k, 1};
+    const enum ep_status status = ep_capacity_options_policy(options, top_k, 0, &policy);
+    return status == EP_OK ? ep_capacity_compute(&policy, &shape, 0, &ignored) : status;
+}
+
+enum ep_status ep_comm_style_check_pad(const struct ep_capacity_options *options,
+                                       const struct ep_transport *const *transports, int64_t num)
+{
+    bool pads = !options->pad;
+    for (int64_t i = 0; i < num; i++) {
+        pads = pads || transports[i]->pads;
+    }
+    return pads ? EP_OK
+                : ep_error_set(EP_EINVAL, "--pad: of the transports only alltoall pads; add "
+                                          "--transport alltoall");
+}
+
+enum ep_status ep_comm_style_check_slots(const struct ep_comm_case *point,
+                                         const struct ep_capacity *capacity)
+{
+    return !point->capacity.pad || capacity->scope == EP_CAPACITY_PER_SOURCE
+               ? EP_OK
+               : ep_error_set(EP_EINVAL,
+                              "--pad: %s at top-%" PRId64 " bounds the rows of all ranks "
+                              "together; there is no equal slot per rank to pad",
+                              point->capacity.rule->name, point->top_k);
+}
+
+static bool has_transport(const char *name)
+{
+    for (int t = 0; ep_transports[t] != NULL; t++) {
+        if (strcmp(ep_transports[t]->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *ep_comm_style_transport(const struct ep_style *style)
+{
+    if (style == NULL) {
+        return "alltoallv";
+    }
+    return has_transport(style->transport) ? style->transport : style->nearest;
+}
+
+enum ep_status ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
+                                  const struct ep_comm_case *point)
+{
+    enum ep_status status = EP_OK;
+    char text[320];
+    const struct ep_style *style = options->capacity.style;
+    if (style == NULL) {
+        return EP_OK;
+    }
+    const char *set = ep_comm_style_transport(style);
+    if (ep_comm_is_root(session->world)) {
+        fprintf(stderr, "style %s (%s)\n  set: transport %s; %s\n  beyond: %s\n", style->name,
+                style->system, options->transport != NULL ? options->transport : set,
+                ep_capacity_describe(&point->capacity, text, sizeof text), style->beyond);
+    }
+    EP_TRY(ep_session_warn(session, "style-router",
+                           "style %s routes by %s; here tokens follow --skew, whose slots and "
+                           "weights stand for the router's",
+                           style->name, point->top_k == 1 ? style->router : style->router_more));
+    if (strcmp(set, style->transport) != 0 && options->transport == NULL) {
+        EP_TRY(ep_session_warn(session, "style-transport",
+                               "style %s has the transport %s; this program lacks it and uses %s, "
+                               "the nearest",
+                               style->name, style->transport, set));
+    }
+out:
+    return status;
+}

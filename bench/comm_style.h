@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What capacity and style options mean for a sweep of comm cases. */
+#ifndef EP_BENCH_COMM_STYLE_H
+#define EP_BENCH_COMM_STYLE_H
+
+#include "bench/comm_sweep.h"
+
+#include <stdint.h>
+
+/** EP_EINVAL for what is wrong with the capacity options whatever the tokens and ranks. */
+EP_MUST_CHECK enum ep_status ep_comm_style_check(const struct ep_capacity_options *options,
+                                                 int64_t experts, int64_t top_k);
+
+/** EP_EINVAL where --pad was given and none of the transports [num] pads. */
+EP_MUST_CHECK enum ep_status
+ep_comm_style_check_pad(const struct ep_capacity_options *options,
+                        const struct ep_transport *const *transports, int64_t num);
+
+/** EP_EINVAL where a case is to be padded, but its capacity has no slots of each source rank. */
+EP_MUST_CHECK enum ep_status ep_comm_style_check_slots(const struct ep_comm_case *point,
+                                                       const struct ep_capacity *capacity);
+
+/** The transport of a style, by name: its own, or the nearest where this program lacks it; without a
+ *  style "alltoallv". */
+const char *ep_comm_style_transport(const struct ep_style *style);
+
+/** Say on stderr (rank 0) what a style set and what the system has beyond, and note as doubts about
+ *  the run what it could not set. `point` is a case of the sweep. Nothing without a style.
+ *  Collective over the session's world. */
+EP_MUST_CHECK enum ep_status ep_comm_style_tell(struct ep_session *session,
+                                                const struct ep_comm_options *options,
+                                                const struct ep_comm_case *point);
+
+#endif
