@@ -22,6 +22,7 @@ COMMAND(report);
 COMMAND(route);
 COMMAND(place);
 COMMAND(models);
+COMMAND(plan);
 
 static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
@@ -30,6 +31,8 @@ static const struct ep_command commands[] = {
     {"place", "where experts should live: policies compared on loads or a trace", false, ep_cmd_place},
     {"models", "the model zoo: shapes, parameters, weights per rank; or your own model", false,
      ep_cmd_models},
+    {"plan", "every EP x TP x DP x PP of a model: memory per rank and bytes per step", false,
+     ep_cmd_plan},
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
