@@ -3,6 +3,7 @@
 #include "bench/comm.h"
 
 #include "bench/comm_mpi.h"
+#include "bench/comm_settings.h"
 #include "bench/harness.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100, NUM_SETTINGS = 9 };
+enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100 };
 
 struct ep_comm {
     MPI_Comm handle;
@@ -25,11 +26,9 @@ struct ep_comm {
     int rank, size;
     int world_rank;
     int num_nodes;
-    int *node_of; /* [size] */
+    int algorithm; /* forced on it; 0 = the library's choice */
+    int *node_of;  /* [size] */
 };
-
-static char settings_text[NUM_SETTINGS][128];
-static const char *settings[NUM_SETTINGS + 1];
 
 enum ep_status ep_comm_check(int code, const char *call)
 {
@@ -66,70 +65,6 @@ static bool single_copy_works(void)
     }
     int status = 0;
     return child < 0 || waitpid(child, &status, 0) < 0 || status == 0;
-}
-
-/* A control variable's value as text; false where the library has none of that name. */
-static bool read_setting(const char *name, char *text, size_t length)
-{
-    int idx = 0;
-    if (MPI_T_cvar_get_index(name, &idx) != MPI_SUCCESS) {
-        return false;
-    }
-    char unused[2];
-    int name_length = 1;
-    int desc_length = 1;
-    int verbosity = 0;
-    int bind = 0;
-    int scope = 0;
-    MPI_Datatype type = MPI_DATATYPE_NULL;
-    MPI_T_enum enumeration = MPI_T_ENUM_NULL;
-    if (MPI_T_cvar_get_info(idx, unused, &name_length, &verbosity, &type, &enumeration, unused + 1,
-                            &desc_length, &bind, &scope) != MPI_SUCCESS) {
-        return false;
-    }
-    MPI_T_cvar_handle handle = MPI_T_CVAR_HANDLE_NULL;
-    int count = 0;
-    if (MPI_T_cvar_handle_alloc(idx, NULL, &handle, &count) != MPI_SUCCESS) {
-        return false;
-    }
-    union {
-        char text[4096]; /* Open MPI's texts take up to 2048 */
-        int number;
-        bool flag;
-        unsigned long large;
-    } value = {.large = 0};
-    bool read = false;
-    if (type == MPI_CHAR ? count <= (int)sizeof value.text : count == 1) {
-        read = MPI_T_cvar_read(handle, &value) == MPI_SUCCESS;
-    }
-    if (read && type == MPI_CHAR) {
-        snprintf(text, length, "%s=%.100s", name, value.text);
-    } else if (read && type == MPI_C_BOOL) {
-        snprintf(text, length, "%s=%d", name, value.flag);
-    } else if (read && (type == MPI_INT || type == MPI_UNSIGNED)) {
-        snprintf(text, length, "%s=%d", name, value.number);
-    } else if (read) {
-        snprintf(text, length, "%s=%lu", name, value.large);
-    }
-    MPI_T_cvar_handle_free(&handle);
-    return read;
-}
-
-static void read_settings(void)
-{
-    static const char *const names[NUM_SETTINGS] = {
-        "pml", "btl", "btl_vader_eager_limit", "btl_vader_single_copy_mechanism",
-        "btl_tcp_eager_limit", "coll_tuned_use_dynamic_rules", "mpi_yield_when_idle",
-        "btl_vader_rndv_eager_limit", "smsc",
-    };
-    int num = 0;
-    for (int i = 0; i < NUM_SETTINGS; i++) {
-        if (read_setting(names[i], settings_text[num], sizeof settings_text[num])) {
-            settings[num] = settings_text[num];
-            num++;
-        }
-    }
-    settings[num] = NULL;
 }
 
 /* Takes over `handle`. */
@@ -182,7 +117,7 @@ enum ep_status ep_comm_init(struct ep_comm **world)
     int provided = 0;
     EP_TRY(MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)));
     EP_TRY(MPI(MPI_T_init_thread(MPI_THREAD_SINGLE, &provided)));
-    read_settings();
+    ep_comm_settings_read();
     MPI_Comm handle = MPI_COMM_NULL;
     EP_TRY(MPI(MPI_Comm_dup(MPI_COMM_WORLD, &handle)));
     EP_TRY(wrap(handle, world));
@@ -295,23 +230,6 @@ out:
     return status;
 }
 
-/* Write an integer control variable; the library re-reads it when a communicator is made. */
-static bool write_setting(const char *name, int value)
-{
-    int idx = 0;
-    int count = 0;
-    int back = value - 1;
-    MPI_T_cvar_handle handle = MPI_T_CVAR_HANDLE_NULL;
-    if (MPI_T_cvar_get_index(name, &idx) != MPI_SUCCESS ||
-        MPI_T_cvar_handle_alloc(idx, NULL, &handle, &count) != MPI_SUCCESS) {
-        return false;
-    }
-    const bool written = count == 1 && MPI_T_cvar_write(handle, &value) == MPI_SUCCESS &&
-                         MPI_T_cvar_read(handle, &back) == MPI_SUCCESS && back == value;
-    MPI_T_cvar_handle_free(&handle);
-    return written;
-}
-
 enum ep_status ep_comm_find_algorithm(const char *name, int *id)
 {
     static const struct {
@@ -327,32 +245,65 @@ enum ep_status ep_comm_find_algorithm(const char *name, int *id)
     return ep_error_set(EP_EINVAL, "--algorithm: '%s' is not default, linear or pairwise", name);
 }
 
-enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
-                                     struct ep_comm **forced)
+/* A communicator made by `color` and `key`, to which the library's all-to-all settings apply from now on:
+ * it reads them as it makes one. */
+static enum ep_status split(struct ep_comm *comm, int color, int key, int algorithm,
+                            struct ep_comm **part)
 {
-    int id = 0;
-    enum ep_status status = ep_comm_find_algorithm(algorithm, &id);
-    if (status != EP_OK) {
-        return status;
-    }
-    if (id > 0) {
+    enum ep_status status = EP_OK;
+    if (algorithm > 0) {
         const char *dynamic = getenv("OMPI_MCA_coll_tuned_use_dynamic_rules");
         const bool listens = dynamic != NULL && strcmp(dynamic, "0") != 0;
-        if (!listens || !write_setting("coll_tuned_alltoallv_algorithm", id) ||
-            !write_setting("coll_tuned_alltoall_algorithm", id)) {
-            status = ep_error_set(EP_EENV, "--algorithm %s: this MPI library cannot be told which "
-                                  "all-to-all to use (Open MPI with coll/tuned can)", algorithm);
+        if (!listens || !ep_comm_settings_write("coll_tuned_alltoallv_algorithm", algorithm) ||
+            !ep_comm_settings_write("coll_tuned_alltoall_algorithm", algorithm)) {
+            status = ep_error_set(EP_EENV, "--algorithm: this MPI library cannot be told which "
+                                  "all-to-all to use (Open MPI with coll/tuned can)");
         }
         EP_TRY(ep_comm_agree(comm, status));
     }
     MPI_Comm handle = MPI_COMM_NULL;
-    EP_TRY(MPI(MPI_Comm_dup(comm->handle, &handle)));
-    EP_TRY(wrap(handle, forced));
+    EP_TRY(MPI(MPI_Comm_split(comm->handle, color, key, &handle)));
+    EP_TRY(wrap(handle, part));
+    (*part)->algorithm = algorithm;
 out:
-    if (id > 0) {
-        (void)write_setting("coll_tuned_alltoallv_algorithm", 0);
-        (void)write_setting("coll_tuned_alltoall_algorithm", 0);
+    if (algorithm > 0) {
+        (void)ep_comm_settings_write("coll_tuned_alltoallv_algorithm", 0);
+        (void)ep_comm_settings_write("coll_tuned_alltoall_algorithm", 0);
     }
+    return status;
+}
+
+enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
+                                     struct ep_comm **forced)
+{
+    int id = 0;
+    const enum ep_status status = ep_comm_find_algorithm(algorithm, &id);
+    return status != EP_OK ? status : split(comm, 0, comm->rank, id, forced);
+}
+
+enum ep_status ep_comm_create_split(struct ep_comm *comm, int color, int key,
+                                    struct ep_comm **part)
+{
+    return split(comm, color, key, comm->algorithm, part);
+}
+
+enum ep_status ep_comm_create_grouped(struct ep_comm *comm, int ranks_per_node,
+                                      struct ep_comm **grouped)
+{
+    EP_ASSERT(ranks_per_node >= 1);
+    enum ep_status status = EP_OK;
+    struct ep_comm *c = NULL;
+    EP_TRY(split(comm, 0, comm->rank, comm->algorithm, &c));
+    MPI_Comm_free(&c->node);
+    EP_TRY(MPI(MPI_Comm_split(c->handle, c->rank / ranks_per_node, c->rank, &c->node)));
+    c->num_nodes = (c->size + ranks_per_node - 1) / ranks_per_node;
+    for (int r = 0; r < c->size; r++) {
+        c->node_of[r] = r / ranks_per_node;
+    }
+    *grouped = c;
+    c = NULL;
+out:
+    ep_comm_destroy(c);
     return status;
 }
 
@@ -545,11 +496,6 @@ const char *ep_comm_mpi_version(void)
     MPI_Get_library_version(text, &length);
     text[strcspn(text, "\n")] = '\0';
     return text;
-}
-
-const char *const *ep_comm_mpi_settings(void)
-{
-    return settings;
 }
 
 double ep_comm_now_s(void)

@@ -42,6 +42,15 @@ EP_MUST_CHECK enum ep_status ep_comm_find_algorithm(const char *name, int *id);
  *  "default" (the library's choice). EP_EENV where this library cannot be told. */
 EP_MUST_CHECK enum ep_status ep_comm_create_forced(struct ep_comm *comm, const char *algorithm,
                                                    struct ep_comm **forced);
+
+/** The ranks of the same `color`, ordered by `key`; forced to the same algorithm as `comm`. */
+EP_MUST_CHECK enum ep_status ep_comm_create_split(struct ep_comm *comm, int color, int key,
+                                                  struct ep_comm **part);
+
+/** A duplicate in which each `ranks_per_node` consecutive ranks count as a node, wherever they run: for
+ *  hierarchical transports on one host. The last node may have fewer. */
+EP_MUST_CHECK enum ep_status ep_comm_create_grouped(struct ep_comm *comm, int ranks_per_node,
+                                                    struct ep_comm **grouped);
 void ep_comm_destroy(struct ep_comm *comm);
 
 /** Agree on a local status before the next collective: every rank returns the worst one, and has the

@@ -159,7 +159,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
         EP_TRY(run_whole(v));
         ep_pattern_check_results(&v->routing, setting->map.start[rank],
                                  v->exchange.combine_dtype, v->exchange.hidden,
-                                 transport->basis == EP_BASIS_COPIES ? 1 : 2,
+                                 transport->roundings,
                                  v->exchange.results, check);
     }
     EP_TRY(ep_comm_agree(setting->comm, status));

@@ -12,10 +12,13 @@ extern const struct ep_transport ep_transport_alltoall;
 extern const struct ep_transport ep_transport_alltoallv;
 extern const struct ep_transport ep_transport_alltoallv_dedup;
 extern const struct ep_transport ep_transport_pairwise;
+extern const struct ep_transport ep_transport_hier;
+extern const struct ep_transport ep_transport_hier2d;
 
 const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
-    &ep_transport_alltoallv_dedup, &ep_transport_pairwise, NULL,
+    &ep_transport_alltoallv_dedup, &ep_transport_pairwise,
+    &ep_transport_hier, &ep_transport_hier2d, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };

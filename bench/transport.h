@@ -47,12 +47,12 @@ struct ep_transport_extras {
 
 /** One phase. Collective; timed as a whole. */
 struct ep_transport_phase {
-    const char *name;                         /* "counts", "pack", "exchange" or "unpack" */
+    const char *name;                         /* "counts", "pack", "exchange", "fan-out" (inside nodes) or "unpack" */
     enum ep_status (*run)(void *state);
     int64_t (*copied_bytes)(const void *state); /* bytes read + written here; NULL = none */
 };
 
-enum { EP_TRANSPORT_MAX_PHASES = 4, EP_TRANSPORT_MAX_TOP_K = 1024 };
+enum { EP_TRANSPORT_MAX_PHASES = 5, EP_TRANSPORT_MAX_TOP_K = 1024 };
 
 enum ep_op { EP_OP_DISPATCH, EP_OP_COMBINE, EP_NUM_OPS };
 
@@ -68,6 +68,7 @@ struct ep_transport {
     enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
     bool pads;           /* sends rows that carry no token besides */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
+    int roundings;       /* to the row type on a result's way back, its sum's included */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);

@@ -154,6 +154,7 @@ const struct ep_transport ep_transport_alltoall = {
     .basis = EP_BASIS_COPIES,
     .pads = true,
     .by_alltoall = true,
+    .roundings = 1,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
                                        {"pack", ep_copies_run_pack, ep_copies_pack_bytes},

@@ -50,6 +50,7 @@ const struct ep_transport ep_transport_alltoallv = {
     .summary = "one row per (token, expert), MPI_Alltoallv with exact counts",
     .basis = EP_BASIS_COPIES,
     .by_alltoall = true,
+    .roundings = 1,
     .ops = EP_BLOCKS_OPS(run_exchange, run_combine_exchange),
     .create = create,
     .view = ep_copies_view,

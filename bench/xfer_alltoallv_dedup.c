@@ -458,6 +458,7 @@ const struct ep_transport ep_transport_alltoallv_dedup = {
     .summary = "one row per (token, rank), fanned out and pre-summed on the owning rank",
     .basis = EP_BASIS_RANK,
     .by_alltoall = true,
+    .roundings = 2,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
                                        {"pack", run_pack, pack_bytes},

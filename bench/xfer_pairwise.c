@@ -67,6 +67,7 @@ const struct ep_transport ep_transport_pairwise = {
     .name = "pairwise",
     .summary = "one row per (token, expert), MPI_Isend and MPI_Irecv in shifted order, step by step",
     .basis = EP_BASIS_COPIES,
+    .roundings = 1,
     .ops = EP_BLOCKS_OPS(run_exchange, run_combine_exchange),
     .create = create,
     .view = ep_copies_view,

@@ -292,7 +292,8 @@ enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
 
 /* --- phases ----------------------------------------------------------------------------------- */
 
-static const char *const phase_names[] = {"pack", "counts", "exchange", "unpack"};
+/* The last one belongs to transports in two stages, and to the figure only where one is in it. */
+static const char *const phase_names[] = {"pack", "counts", "exchange", "unpack", "fan-out"};
 enum { NUM_PHASES = sizeof phase_names / sizeof phase_names[0], MAX_BARS = 14 };
 
 struct bar {
@@ -359,17 +360,17 @@ static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS]
 }
 
 static enum ep_status put_bar(const struct ep_figure_input *in, const struct bar *bar, int idx,
-                              struct ep_sheet *sheet, double *whole_s)
+                              int num_phases, struct ep_sheet *sheet, double *whole_s)
 {
     enum ep_status status = EP_OK;
     double phase_s[NUM_PHASES], sum_s = 0, upto_s = 0;
-    for (int i = 0; i < NUM_PHASES; i++) {
+    for (int i = 0; i < num_phases; i++) {
         EP_TRY(ep_figure_case_median(in, bar->item->case_name, phase_names[i], &phase_s[i]));
         phase_s[i] = isfinite(phase_s[i]) ? phase_s[i] : 0;
         sum_s += phase_s[i];
     }
     EP_TRY(ep_figure_case_median(in, bar->item->case_name, NULL, whole_s));
-    for (int i = 0; i < NUM_PHASES && sum_s > 0; i++) {
+    for (int i = 0; i < num_phases && sum_s > 0; i++) {
         upto_s += phase_s[i];
         ep_sheet_put_number(sheet, idx);
         ep_sheet_put_text(sheet, bar->item->record->transport);
@@ -400,9 +401,15 @@ enum ep_status ep_figure_phases(const struct ep_figure_input *in, struct ep_shee
         return ep_sheet_refuse(sheet, "no record holds phases (pack, counts, exchange, unpack)");
     }
     ep_sheet_put_header(sheet, "bar transport tokens series phase median_s share share_upto whole_s");
+    int num_phases = NUM_PHASES - 1;
+    for (int i = 0; i < num; i++) {
+        if (ep_record_find_phase(bars[i].item->record, "fan-out") != NULL) {
+            num_phases = NUM_PHASES;
+        }
+    }
     for (int i = 0; i < num; i++) {
         double whole_s;
-        EP_TRY(put_bar(in, &bars[i], i + 1, sheet, &whole_s));
+        EP_TRY(put_bar(in, &bars[i], i + 1, num_phases, sheet, &whole_s));
         snprintf(labels[i], LABEL, "%s %" PRId64 ": %.3g %s", bars[i].item->record->transport,
                  bars[i].item->record->tokens, whole_s * (whole_s < 1e-3 ? 1e6 : 1e3),
                  whole_s < 1e-3 ? "us" : "ms");
@@ -416,7 +423,7 @@ enum ep_status ep_figure_phases(const struct ep_figure_input *in, struct ep_shee
                             "Top-k %" PRId64 ", %s routing, %s.",
                             r->top_k, ep_figure_skew(in),
                             ep_figure_conditions(r, conditions, sizeof conditions));
-    ep_sheet_define_list(sheet, "ep_series", phase_names, NUM_PHASES);
+    ep_sheet_define_list(sheet, "ep_series", phase_names, num_phases);
     ep_sheet_define_list(sheet, "ep_bar", items, num);
     ep_sheet_define(sheet, "ep_y_label", "share of the phases, %%");
 out:

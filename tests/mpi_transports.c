@@ -92,7 +92,12 @@ static void check_sent(const struct ep_transport *transport, const struct setup 
     struct ep_traffic traffic;
     int64_t rows[16 * 16];
     int64_t sent[16];
-    CHECK_OK(ep_traffic_init(&s->placement, NULL, 1, s->routing.top_k, &traffic));
+    int32_t nodes[16];
+    for (int r = 0; r < size; r++) {
+        nodes[r] = ep_comm_node_of(world, r);
+    }
+    CHECK_OK(ep_traffic_init(&s->placement, nodes, ep_comm_num_nodes(world), s->routing.top_k,
+                             &traffic));
     for (int r = 0; r < size; r++) {
         struct ep_routing routing;
         CHECK_OK(ep_dropping_generate(s->dropping, r, false, &routing, NULL));
@@ -156,8 +161,7 @@ static void check_transport(const struct ep_transport *transport, const struct s
         check = (struct ep_check){0};
         ep_pattern_check_results(&s.routing, s.map.start[ep_comm_rank(world)],
                                  s.exchange.combine_dtype, shape->hidden,
-                                 transport->basis == EP_BASIS_COPIES ? 1 : 2, s.exchange.results,
-                                 &check);
+                                 transport->roundings, s.exchange.results, &check);
         assert_int_equal(check.rows, s.routing.num_tokens);
         assert_int_equal(check.wrong, 0);
     }
@@ -172,9 +176,9 @@ static void test_shapes(void **state)
     const int size = ep_comm_size(world);
     const struct shape shapes[] = {
         {"uniform", 8, 2, 33, 64, EP_FP32, false, 0, NULL},
-        {"uniform", 7, 3, 20, 5, EP_BF16, false, 0, NULL},   /* E not divisible by P */
-        {"uniform", 6, 6, 17, 1, EP_BF16, false, 0, NULL},   /* k = E, hidden of 1 */
-        {"uniform", 5, 5, 9, 1, EP_FP8, false, 0, NULL},
+        {"uniform", 11, 3, 20, 5, EP_BF16, false, 0, NULL},   /* E not divisible by P */
+        {"uniform", 8, 8, 17, 1, EP_BF16, false, 0, NULL},   /* k = E, hidden of 1 */
+        {"uniform", 9, 9, 9, 1, EP_FP8, false, 0, NULL},
         {"zipf:1.5", 16, 4, 40, 129, EP_FP8, false, 0, NULL}, /* odd hidden */
         {"khot:1:0.9", 16, 1, 64, 31, EP_BF16, false, 0, NULL}, /* empty experts */
         {"uniform", 64, 2, 3, 16, EP_FP32, false, 0, NULL},  /* more experts than tokens */
@@ -190,6 +194,43 @@ static void test_shapes(void **state)
             }
         }
     }
+}
+
+/* Each transport again with pairs, and with single ranks, as nodes. */
+static void test_nodes(void **state)
+{
+    (void)state;
+    struct ep_comm *whole = world;
+    for (int per_node = 1; per_node < ep_comm_size(whole); per_node *= 2) {
+        if (ep_comm_size(whole) % per_node == 0) {
+            CHECK_OK(ep_comm_create_grouped(whole, per_node, &world));
+            assert_int_equal(ep_comm_ranks_per_node(world), per_node);
+            test_shapes(state);
+            ep_comm_destroy(world);
+        }
+    }
+    world = whole;
+}
+
+/* Nodes of different sizes are named as the reason, on all ranks alike. */
+static void test_uneven_nodes(void **state)
+{
+    (void)state;
+    struct ep_comm *whole = world;
+    const struct shape shape = {"uniform", 8, 2, 10, 8, EP_BF16, false, 0, 0};
+    const struct ep_transport *transport = NULL;
+    void *transport_state = NULL;
+    struct setup s = {0};
+    if (ep_comm_size(whole) % 2 == 0 || ep_comm_size(whole) == 1) {
+        skip();
+    }
+    CHECK_OK(ep_transport_find("hier", &transport));
+    CHECK_OK(ep_comm_create_grouped(whole, 2, &world));
+    set_up(&shape, &s);
+    CHECK_FAILS(transport->create(&s.exchange, &transport_state), EP_EENV, "equally many ranks");
+    tear_down(&s);
+    ep_comm_destroy(world);
+    world = whole;
 }
 
 static void test_more_ranks_than_experts(void **state)
@@ -322,6 +363,8 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_nodes),
+        cmocka_unit_test(test_uneven_nodes),
         cmocka_unit_test(test_more_ranks_than_experts),
         cmocka_unit_test(test_check_finds_faults),
         cmocka_unit_test(test_combine_row),
