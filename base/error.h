@@ -11,7 +11,7 @@ enum ep_status {
     EP_EIO,    /* a file or directory that could not be read or written */
     EP_EENV,   /* a program, permission or device that this machine lacks */
     EP_EMPI,   /* the MPI library reported an error */
-    EP_ECHECK  /* measured, but a check or an asked-for bound failed */
+    EP_ECHECK  /* measured, but a check or an asked-for bound failed, or a signal left some out */
 };
 
 #define EP_MUST_CHECK __attribute__((warn_unused_result))
@@ -41,7 +41,7 @@ const char *ep_error_text(void);
 /** Forget the recorded failure (after it was printed, or where a failure is an expected answer). */
 void ep_error_clear(void);
 
-/** Process exit status: 0 good; 1 a check failed; 2 usage or bad input; 3 environment. */
+/** Process exit status: 0 good; 1 EP_ECHECK; 2 usage or bad input; 3 environment. */
 int ep_status_exit_code(enum ep_status status);
 
 /** Prints the place of a broken invariant on stderr and aborts. Called by EP_ASSERT only. */

@@ -226,9 +226,16 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
     struct ep_table *table = NULL;
     char text[32];
     const size_t num_sizes = sizeof sizes / sizeof sizes[0];
+    int64_t num_done = 0;
     EP_TRY(ep_comm_agree(session->world, ep_table_create(headers, 9, &table)));
     for (size_t i = 0; i < num_sizes; i++) {
         struct ep_bare_row r;
+        bool interrupted = false;
+        EP_TRY(ep_session_interrupted(session, &interrupted));
+        if (interrupted) {
+            EP_TRY(ep_session_skip(session, "bare", "interrupted"));
+            break;
+        }
         const char *const size = ep_format_bytes((double)sizes[i], text, sizeof text);
         if (sizes[i] > INT_MAX / ep_comm_size(session->world)) {
             EP_TRY(ep_session_skip(session, "bare", "%s per pair: all of a rank's bytes do not fit "
@@ -242,6 +249,7 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
             continue;
         }
         EP_TRY(status);
+        num_done++;
         const bool within = r.low >= 1 - tolerance && r.high <= 1 + tolerance;
         ep_table_add(table, "%s", ep_format_bytes((double)sizes[i], text, sizeof text));
         ep_table_add(table, "%" PRId64, r.num);
@@ -270,6 +278,7 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
                                    r.control_high));
         }
     }
+    ep_session_count_visits(session, num_done, (int64_t)num_sizes);
     if (ep_comm_is_root(session->world)) {
         EP_TRY(ep_table_print(table, out));
     }

@@ -214,12 +214,13 @@ static enum ep_status measure(struct ep_session *session, const struct ep_profil
     const double start_s = ep_comm_now_s();
     for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
         bool interrupted = false;
-        EP_TRY(ep_session_interrupted(session, &interrupted));
-        if (interrupted) {
-            EP_TRY(ep_session_skip(session, stages[i].name, "interrupted"));
+        if (is_past(session, i)) {
             continue;
         }
-        if (is_past(session, i)) {
+        EP_TRY(ep_session_interrupted(session, &interrupted));
+        if (interrupted) {
+            session->stages_left++;
+            EP_TRY(ep_session_skip(session, stages[i].name, "interrupted"));
             continue;
         }
         const double stage_start_s = ep_comm_now_s();

@@ -523,7 +523,7 @@ static enum ep_status is_done(const struct ep_comm_sweep *s, struct ep_session *
                                        s->routing_ids[idx]);
         status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
         EP_TRY(ep_comm_agree(session->world, status));
-        status = ep_session_is_done(session, name, visit, done);
+        status = ep_session_is_done(session, name, visit, done, NULL);
         free(name);
         EP_TRY(status);
     }
@@ -540,7 +540,7 @@ static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *sess
     const int64_t total = s->num_cases * s->options.num_visits;
     int64_t done = 0;
     bool interrupted = false;
-    for (int64_t visit = 0; visit < s->options.num_visits; visit++) {
+    for (int64_t visit = 0; visit < s->options.num_visits && !interrupted; visit++) {
         struct ep_random random;
         ep_random_init(&random, session->options.seed, EP_RANDOM_ORDER,
                        (uint64_t)(visit + 1000 * session->options.launch_idx));
@@ -548,7 +548,7 @@ static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *sess
             order[i] = i;
         }
         ep_random_shuffle_i64(&random, order, s->num_cases);
-        for (int64_t i = 0; i < s->num_cases; i++) {
+        for (int64_t i = 0; i < s->num_cases && !interrupted; i++) {
             double left_s = 0;
             bool done_before = false;
             EP_TRY(is_done(s, session, order[i], visit, &done_before));
@@ -558,21 +558,25 @@ static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *sess
             }
             EP_TRY(time_left(s, session, start_s, &left_s));
             EP_TRY(ep_session_interrupted(session, &interrupted));
-            if (left_s <= 0 || interrupted) {
+            if (interrupted) {
+                EP_TRY(ep_session_skip(session, "interrupted", "%" PRId64 " of %" PRId64 " visits of "
+                                       "comm are left out", total - done, total));
+            } else if (left_s <= 0) {
                 const struct ep_comm_case *point = &s->cases[order[i]];
-                EP_TRY(ep_session_skip(session, interrupted ? "interrupted" : "over-budget",
+                EP_TRY(ep_session_skip(session, "over-budget",
                                        "visit %" PRId64 " of %s, %s, top-k %" PRId64 ", %" PRId64
                                        " tokens", visit + 1, point->transport->name,
                                        point->skew->text, point->top_k, point->tokens));
-                continue;
+            } else {
+                /* Setting up and checking take about as long as measuring: plan for half. */
+                const double share_s = left_s / (double)(total - done) / 2;
+                const double visit_s = share_s < s->options.case_s ? share_s : s->options.case_s;
+                EP_TRY(visit_one(s, session, &parts, table, order[i], visit, visit_s));
+                show_progress(session, ++done, total, start_s);
             }
-            /* Setting up and checking take about as long as measuring: plan for half. */
-            const double share_s = left_s / (double)(total - done) / 2;
-            const double visit_s = share_s < s->options.case_s ? share_s : s->options.case_s;
-            EP_TRY(visit_one(s, session, &parts, table, order[i], visit, visit_s));
-            show_progress(session, ++done, total, start_s);
         }
     }
+    ep_session_count_visits(session, done, total);
 out:
     for (int64_t i = 0; i < parts.num; i++) {
         ep_comm_destroy(parts.items[i].comm);

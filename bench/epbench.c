@@ -66,7 +66,8 @@ static void print_help(FILE *out)
     }
     fprintf(out, "\nCommands marked (MPI) run under mpirun or another launcher; without one they\n"
                  "start mpirun with one rank per core (-n N for another number of ranks).\n"
-                 "exit status: 0 good; 1 a check failed; 2 usage or bad input; 3 environment\n");
+                 "exit status: 0 good; 1 a check failed, or a signal ended it early; 2 usage or bad\n"
+                 "input; 3 environment. Ctrl-C ends after the record in flight; what is measured is kept.\n");
 }
 
 static enum ep_status unknown_command(const char *name)

@@ -203,6 +203,7 @@ struct ep_gbench {
     int64_t repetitions = 0; // asked for, or 0
     int64_t planned = 1;     // of the run in progress
     int64_t num_run = 0;
+    int64_t num_kept = 0;
     ep_status first_failure = EP_OK;
 
     bool is_csv = false; // needs every counter in every row
@@ -226,6 +227,7 @@ void ep_gbench::SetRate(benchmark::State &state, const char *name, double amount
 void ep_gbench::RunCase(Case &one, benchmark::State &state)
 {
     ep_status status = first_failure;
+    num_kept += one.calls == 0;
     if (status == EP_OK && !one.begun) {
         one.begun = true;
         one.begin_s = UtcSeconds();
@@ -237,7 +239,7 @@ void ep_gbench::RunCase(Case &one, benchmark::State &state)
     }
     const bool has_begun = status == EP_OK;
     if (status != EP_OK) {
-        state.SkipWithError("failed, see the message on stderr");
+        state.SkipWithError("not run, see the message on stderr");
     }
     const double start = MonotonicSeconds();
     for (auto _ : state) {
@@ -352,7 +354,7 @@ try {
 }
 
 extern "C" enum ep_status ep_gbench_run(struct ep_gbench *bench, int64_t repetitions,
-                                        int64_t *num_run)
+                                        int64_t *num_run, int64_t *num_kept)
 try {
     bench->planned = bench->repetitions > 0 ? bench->repetitions : repetitions;
     for (auto &one : bench->cases) {
@@ -376,6 +378,7 @@ try {
         benchmark::RunSpecifiedBenchmarks(&honest);
     }
     *num_run = bench->num_run;
+    *num_kept = bench->num_kept;
     return bench->first_failure;
 } catch (const std::bad_alloc &) {
     return ep_error_set(EP_ENOMEM, "no memory for the benchmarks");

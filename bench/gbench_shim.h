@@ -55,10 +55,11 @@ EP_MUST_CHECK enum ep_status ep_gbench_register(struct ep_gbench *bench,
                                                 const struct ep_gbench_case *one);
 
 /** Run all cases that the filter keeps, each `repetitions` times unless the command line says another
- *  number; reports go to stdout. num_run: how many cases ran.
- *  Returns the first failure of a hook. With --benchmark_list_tests nothing runs. */
+ *  number; reports go to stdout. num_run: how many cases ran; num_kept: how many the filter keeps.
+ *  Returns the first failure of a hook; the cases after it do not begin. With --benchmark_list_tests
+ *  nothing runs, and both numbers are 0. */
 EP_MUST_CHECK enum ep_status ep_gbench_run(struct ep_gbench *bench, int64_t repetitions,
-                                           int64_t *num_run);
+                                           int64_t *num_run, int64_t *num_kept);
 
 #ifdef __cplusplus
 }

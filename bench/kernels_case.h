@@ -35,6 +35,7 @@ struct ep_kernels_case {
     struct ep_session *session;
     const struct ep_kernels_grid *grid;
     struct ep_kernels_slot *slot; /* shared by all cases */
+    bool *stopped;                /* by a signal; shared by all cases */
     char name[192];
     char slot_key[192];
     int64_t ranks_active;

@@ -2,6 +2,7 @@
 /* The list of kernel benchmarks, and what happens around each: starting together, records. */
 #include "bench/kernels_cases.h"
 
+#include "base/file.h"
 #include "base/units.h"
 #include "bench/kernels_case.h"
 #include "bench/kernels_peaks.h"
@@ -21,6 +22,7 @@ struct ep_kernels_cases {
     struct ep_kernels_slot slot;
     struct ep_kernels_case **items; /* [num], each on its own, since the shim keeps addresses */
     int64_t num;
+    bool stopped; /* by a signal: what is left does not begin */
 };
 
 /* --- hooks of the shim ----------------------------------------------------------------------- */
@@ -33,8 +35,16 @@ static bool is_active(const struct ep_kernels_case *one)
 static enum ep_status begin(void *ctx)
 {
     struct ep_kernels_case *one = ctx;
-    const enum ep_status status = is_active(one) ? one->kind->prepare(one) : EP_OK;
+    enum ep_status status = EP_OK;
+    EP_TRY(ep_session_interrupted(one->session, one->stopped));
+    if (*one->stopped) {
+        return ep_error_set(EP_ECHECK, "stopped by a signal");
+    }
+    if (is_active(one)) {
+        status = one->kind->prepare(one);
+    }
     one->counters = ep_os_counters_read();
+out:
     return status;
 }
 
@@ -153,6 +163,7 @@ static enum ep_status add_cases(struct ep_kernels_cases *cases, const struct ep_
         one->session = cases->session;
         one->grid = cases->grid;
         one->slot = &cases->slot;
+        one->stopped = &cases->stopped;
         one->median_s = NAN;
         one->ranks_active = ranks;
         one->iterations = choose_iterations(one);
@@ -380,15 +391,44 @@ static enum ep_status measure_case(struct ep_kernels_case *one, int64_t repetiti
     return status == EP_OK ? end(one, samples_s, repetitions, begin_s) : status;
 }
 
+bool ep_kernels_cases_are_stopped(const struct ep_kernels_cases *cases)
+{
+    return cases->stopped;
+}
+
+/* What a resumed run has of a case is not measured again. */
+static enum ep_status take_done_case(struct ep_kernels_case *one, bool *done)
+{
+    enum ep_status status = EP_OK;
+    char *name = ep_format_new("kernels/%s", one->name);
+    status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+    EP_TRY(ep_comm_agree(one->session->world, status));
+    EP_TRY(ep_session_is_done(one->session, name, 0, done, &one->median_s));
+out:
+    free(name);
+    return status;
+}
+
 enum ep_status ep_kernels_cases_measure(struct ep_kernels_cases *cases, int64_t repetitions)
 {
     enum ep_status status = EP_OK;
-    bool interrupted = false;
+    struct ep_session *session = cases->session;
+    int64_t num_done = 0;
     EP_ASSERT(repetitions >= 1 && repetitions <= EP_KERNELS_MAX_SAMPLES);
-    for (int64_t i = 0; i < cases->num && !interrupted; i++) {
-        EP_TRY(measure_case(cases->items[i], repetitions));
-        EP_TRY(ep_session_interrupted(cases->session, &interrupted));
+    for (int64_t i = 0; i < cases->num && !cases->stopped; i++) {
+        bool done = false;
+        if (session->options.resume) {
+            EP_TRY(take_done_case(cases->items[i], &done));
+        }
+        status = done ? EP_OK : measure_case(cases->items[i], repetitions);
+        if (cases->stopped) {
+            ep_error_clear();
+            status = EP_OK;
+        }
+        EP_TRY(status);
+        num_done += !cases->stopped;
     }
+    ep_session_count_visits(session, num_done, cases->num);
 out:
     return status;
 }

@@ -8,6 +8,7 @@
 #include "bench/kernels_table.h"
 #include "bench/session.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct ep_kernels_cases;
@@ -26,9 +27,13 @@ EP_MUST_CHECK enum ep_status ep_kernels_cases_create(struct ep_session *session,
                                                      struct ep_gbench *bench,
                                                      struct ep_kernels_cases **cases);
 /** Run all cases without Google Benchmark, `repetitions` (1 .. EP_KERNELS_MAX_SAMPLES) samples each:
- *  the same work, samples and records. Collective. */
+ *  the same work, samples and records. What a resumed run has is not measured again; after a signal no
+ *  other case begins. Collective. */
 EP_MUST_CHECK enum ep_status ep_kernels_cases_measure(struct ep_kernels_cases *cases,
                                                       int64_t repetitions);
+
+/** Did a signal stop them? Then what is left did not begin, and ep_gbench_run() returned EP_ECHECK. */
+bool ep_kernels_cases_are_stopped(const struct ep_kernels_cases *cases);
 
 /** The cases in order, borrowed. */
 const struct ep_kernels_case *const *ep_kernels_cases_items(const struct ep_kernels_cases *cases,

@@ -8,6 +8,7 @@
 #include "bench/kernels_table.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 /* Cases come in pairs: on one rank, then on all. */
@@ -27,7 +28,11 @@ static enum ep_status print_basics(const struct ep_kernels_cases *cases, int num
             ep_table_add(table, "%.*s", (int)(end - one->name), one->name);
             ep_table_add(table, "%s", one->flops > 0.0 ? "GF/s" : "GB/s");
         }
-        ep_table_add(table, "%.1f", amount / one->median_s / 1e9);
+        if (isnan(one->median_s)) { /* a signal came before it */
+            ep_table_add(table, "-");
+        } else {
+            ep_table_add(table, "%.1f", amount / one->median_s / 1e9);
+        }
     }
     EP_TRY(ep_table_print(table, out));
     fflush(out);

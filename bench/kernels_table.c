@@ -2,6 +2,7 @@
 /* The comparison of GEMM back ends: measuring one row, and its records. */
 #include "bench/kernels_table.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "bench/kernels_gemm.h"
 #include "bench/kernels_peaks.h"
@@ -64,6 +65,7 @@ struct block {
     int num_backends;
     int default_idx; /* of the default back end in sets; -1 = not compared */
     struct ep_kernels_gemm *sets[MAX_BACKENDS];
+    int64_t num_rows; /* measured now or before */
 };
 
 /* Samples of one row, slowest rank of each repetition. [0] peak, [1] read, then the back ends. */
@@ -292,11 +294,12 @@ out:
     return status;
 }
 
-/* Fill a record's samples and common keys; collective. */
+/* Fill a record's samples and common keys; collective, the status is agreed. */
 static enum ep_status add_samples(struct block *block, struct samples *samples, int c,
                                   struct ep_record *record)
 {
     enum ep_status status = EP_OK;
+    struct ep_comm *world = block->session->world;
     struct ep_harness_result result = {.num = samples->num,
                                        .samples_s = samples->max_s[c],
                                        .local_s = samples->local_s[c],
@@ -304,12 +307,51 @@ static enum ep_status add_samples(struct block *block, struct samples *samples, 
                                                                    samples->num),
                                        .warmup_s = NAN,
                                        .stop = EP_STOP_BUDGET};
-    EP_TRY(ep_session_begin_record(block->session, block->session->world, record));
-    EP_TRY(ep_session_set_samples(block->session, block->session->world, &result,
-                                  &samples->counters, record));
-    record->visit_idx = 0;
+    EP_TRY(ep_comm_agree(world, ep_session_begin_record(block->session, world, record)));
+    EP_TRY(ep_session_set_samples(block->session, world, &result, &samples->counters, record));
+    record->visit_idx = 0; /* or what follows, see ep_session_add_record */
+    record->ranks_active = ep_comm_size(world);
+out:
+    return status;
+}
+
+static char *new_case_name(const struct block *block, const char *backend, int64_t tokens)
+{
+    return ep_format_new("kernels/gemm/%s/%s/%s/%s/tokens:%" PRId64 "/ranks:%d", backend,
+                         ep_dtype_name(block->dtype), block->shape->model, block->matrix, tokens,
+                         ep_comm_size(block->session->world));
+}
+
+static enum ep_status fill_gemm_record(const struct block *block, const struct ep_kernels_row *row,
+                                       int b, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const double ranks = (double)record->ranks_active;
+    const bool by_peak = row->flops / row->bound_s > 0.999 * row->peak_flops_per_s;
+    record->case_name = new_case_name(block, row->backends[b], row->tokens);
+    if (record->case_name == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the name of a case");
+    }
     EP_TRY(ep_record_set_text(&record->buffers, "cold"));
     EP_TRY(ep_record_set_text(&record->pages, "thp"));
+    EP_TRY(ep_record_set_text(&record->kernel, "gemm"));
+    EP_TRY(ep_record_set_text(&record->model, "%s", row->model));
+    EP_TRY(ep_record_set_text(&record->dtype, "%s", ep_dtype_name(row->dtype)));
+    EP_TRY(ep_record_set_text(&record->bound_name, by_peak ? "peak" : "read bandwidth"));
+    EP_TRY(ep_record_set_text(&record->gemm.backend, "%s", row->backends[b]));
+    EP_TRY(ep_record_set_text(&record->gemm.dtype, "%s", ep_dtype_name(row->dtype)));
+    record->bound_s = row->bound_s;
+    record->gemm.m = row->tokens;
+    record->gemm.n = row->n;
+    record->gemm.k = row->k;
+    record->gemm.groups = 1;
+    record->gemm.weights_cold = 1;
+    record->gemm.ranks_active = record->ranks_active;
+    record->gemm.flops = row->flops;
+    record->gemm.bytes = row->bytes;
+    record->flops_per_s = ranks * row->flops / row->median_s[b];
+    record->moved_bytes = ranks * row->bytes;
+    record->bw_bytes_per_s = record->moved_bytes / row->median_s[b];
 out:
     return status;
 }
@@ -319,67 +361,71 @@ static enum ep_status add_gemm_record(struct block *block, const struct ep_kerne
 {
     enum ep_status status = EP_OK;
     struct ep_record record;
-    const int64_t ranks = ep_comm_size(block->session->world);
-    const bool by_peak = row->flops / row->bound_s > 0.999 * row->peak_flops_per_s;
     ep_record_init(&record, EP_RECORD_KERNELS);
     EP_TRY(add_samples(block, samples, 2 + b, &record));
-    EP_TRY(ep_record_set_text(&record.case_name,
-                              "kernels/gemm/%s/%s/%s/%s/tokens:%" PRId64 "/ranks:%" PRId64,
-                              row->backends[b], ep_dtype_name(row->dtype), row->model, row->matrix,
-                              row->tokens, ranks));
-    EP_TRY(ep_record_set_text(&record.kernel, "gemm"));
-    EP_TRY(ep_record_set_text(&record.model, "%s", row->model));
-    EP_TRY(ep_record_set_text(&record.dtype, "%s", ep_dtype_name(row->dtype)));
-    EP_TRY(ep_record_set_text(&record.bound_name, by_peak ? "peak" : "read bandwidth"));
-    EP_TRY(ep_record_set_text(&record.gemm.backend, "%s", row->backends[b]));
-    EP_TRY(ep_record_set_text(&record.gemm.dtype, "%s", ep_dtype_name(row->dtype)));
-    record.bound_s = row->bound_s;
-    record.gemm.m = row->tokens;
-    record.gemm.n = row->n;
-    record.gemm.k = row->k;
-    record.gemm.groups = 1;
-    record.gemm.weights_cold = 1;
-    record.ranks_active = ranks;
-    record.gemm.ranks_active = ranks;
-    record.gemm.flops = row->flops;
-    record.gemm.bytes = row->bytes;
-    record.ranks_active = ranks;
-    record.flops_per_s = (double)ranks * row->flops / row->median_s[b];
-    record.moved_bytes = (double)ranks * row->bytes;
-    record.bw_bytes_per_s = record.moved_bytes / row->median_s[b];
+    EP_TRY(ep_comm_agree(block->session->world, fill_gemm_record(block, row, b, &record)));
     EP_TRY(ep_session_add_record(block->session, &record));
 out:
     ep_record_fini(&record);
     return status;
 }
 
-/* The peak and the read bandwidth under the rows of one block. */
+static enum ep_status fill_peak_record(const struct block *block, bool is_read,
+                                       struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_kernels_peaks *peaks = block->peaks;
+    const double ranks = (double)record->ranks_active;
+    EP_TRY(ep_record_set_text(&record->buffers, "cold"));
+    EP_TRY(ep_record_set_text(&record->pages, "thp"));
+    EP_TRY(ep_record_set_text(&record->case_name, "kernels/%s/%s/%s/ranks:%" PRId64,
+                              is_read ? "membw" : "peak",
+                              is_read ? peaks->read->name : peaks->loops[block->dtype]->name,
+                              ep_dtype_name(block->dtype), record->ranks_active));
+    EP_TRY(ep_record_set_text(&record->kernel, "%s", is_read ? "read" : "peak"));
+    EP_TRY(ep_record_set_text(&record->dtype, "%s", ep_dtype_name(block->dtype)));
+    if (is_read) {
+        record->working_set_bytes = peaks->buffer_bytes;
+        record->moved_bytes = ranks * (double)peaks->slice_bytes;
+        record->bw_bytes_per_s = record->moved_bytes / record->median_s;
+    } else {
+        record->flops_per_s =
+            ranks * ep_kernels_peak_flops(peaks, block->dtype) / record->median_s;
+    }
+out:
+    return status;
+}
+
+/* The peak and the read bandwidth under the rows of one block: a visit of them for each block. */
 static enum ep_status add_peak_record(struct block *block, bool is_read, struct samples *samples)
 {
     enum ep_status status = EP_OK;
     struct ep_record record;
-    const int c = is_read ? 1 : 0;
-    const char *loop =
-        is_read ? block->peaks->read->name : block->peaks->loops[block->dtype]->name;
     ep_record_init(&record, EP_RECORD_KERNELS);
-    EP_TRY(add_samples(block, samples, c, &record));
-    EP_TRY(ep_record_set_text(&record.case_name, "kernels/%s/%s/%s/ranks:%d",
-                              is_read ? "membw" : "peak", loop, ep_dtype_name(block->dtype),
-                              ep_comm_size(block->session->world)));
-    EP_TRY(ep_record_set_text(&record.kernel, "%s", is_read ? "read" : "peak"));
-    EP_TRY(ep_record_set_text(&record.dtype, "%s", ep_dtype_name(block->dtype)));
-    record.ranks_active = ep_comm_size(block->session->world);
-    if (is_read) {
-        record.working_set_bytes = block->peaks->buffer_bytes;
-        record.moved_bytes = (double)record.ranks_active * (double)block->peaks->slice_bytes;
-        record.bw_bytes_per_s = record.moved_bytes / record.median_s;
-    } else {
-        record.flops_per_s = (double)record.ranks_active *
-                             ep_kernels_peak_flops(block->peaks, block->dtype) / record.median_s;
-    }
+    EP_TRY(add_samples(block, samples, is_read ? 1 : 0, &record));
+    EP_TRY(ep_comm_agree(block->session->world, fill_peak_record(block, is_read, &record)));
     EP_TRY(ep_session_add_record(block->session, &record));
 out:
     ep_record_fini(&record);
+    return status;
+}
+
+/* Has a resumed run every record of the row? */
+static enum ep_status is_row_done(struct block *block, int64_t tokens, bool *done)
+{
+    enum ep_status status = EP_OK;
+    *done = block->session->options.resume;
+    for (int b = 0; b < block->num_backends && *done; b++) {
+        char *name = new_case_name(block, block->sets[b]->key.backend->name, tokens);
+        status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+        status = ep_comm_agree(block->session->world, status);
+        if (status == EP_OK) {
+            status = ep_session_is_done(block->session, name, 0, done, NULL);
+        }
+        free(name);
+        EP_TRY(status);
+    }
+out:
     return status;
 }
 
@@ -441,9 +487,18 @@ static enum ep_status run_block(struct block *block, double start_s, FILE *out, 
     if (ep_comm_is_root(block->session->world)) {
         ep_kernels_row_print_head(block->sets, block->num_backends, out);
     }
-    for (int64_t t = 0; t < block->grid->num_tokens && !*interrupted && !late; t++) {
-        EP_TRY(run_row(block, block->grid->tokens[t], t == 0, out, json, num_short));
-        EP_TRY(ep_session_interrupted(block->session, interrupted));
+    for (int64_t t = 0; t < block->grid->num_tokens && !late; t++) {
+        const int64_t tokens = block->grid->tokens[t];
+        bool done = false;
+        EP_TRY(is_row_done(block, tokens, &done));
+        if (!done) {
+            EP_TRY(ep_session_interrupted(block->session, interrupted));
+        }
+        if (*interrupted) {
+            break;
+        }
+        EP_TRY(done ? EP_OK : run_row(block, tokens, t == 0, out, json, num_short));
+        block->num_rows++;
         if (t + 1 < block->grid->num_tokens) {
             EP_TRY(is_late(block, start_s, &late));
         }
@@ -459,28 +514,34 @@ enum ep_status ep_kernels_table_run(struct ep_session *session, const struct ep_
     enum ep_status status = EP_OK;
     struct ep_kernels_peaks *peaks = NULL;
     bool interrupted = false;
+    int64_t num_rows = 0;
+    const int64_t num_blocks = 2 * grid->num_shapes * grid->num_dtypes;
     const double start_s = ep_comm_now_s();
     *num_short = 0;
     EP_TRY(ep_kernels_peaks_create(session, grid->cold_caches, &peaks));
     if (ep_comm_is_root(session->world)) {
         ep_kernels_print_legend(peaks, ep_comm_size(session->world), out);
     }
-    for (int64_t s = 0; s < grid->num_shapes; s++) {
-        const struct ep_kernels_shape *shape = &grid->shapes[s];
-        for (int64_t i = 0; i < 2 * grid->num_dtypes && !interrupted; i++) {
-            const bool is_w2 = i % 2 == 1;
-            const int64_t inner = shape->gated ? 2 * shape->ffn : shape->ffn;
-            struct block block = {.session = session,
-                                  .peaks = peaks,
-                                  .grid = grid,
-                                  .shape = shape,
-                                  .matrix = is_w2 ? "w2" : "w13",
-                                  .dtype = grid->dtypes[i / 2],
-                                  .k = is_w2 ? shape->ffn : shape->hidden,
-                                  .n = is_w2 ? shape->hidden : inner};
-            EP_TRY(run_block(&block, start_s, out, json, num_short, &interrupted));
+    for (int64_t i = 0; i < num_blocks; i++) {
+        const struct ep_kernels_shape *shape = &grid->shapes[i / (2 * grid->num_dtypes)];
+        const bool is_w2 = i % 2 == 1;
+        const int64_t inner = shape->gated ? 2 * shape->ffn : shape->ffn;
+        struct block block = {.session = session,
+                              .peaks = peaks,
+                              .grid = grid,
+                              .shape = shape,
+                              .matrix = is_w2 ? "w2" : "w13",
+                              .dtype = grid->dtypes[i / 2 % grid->num_dtypes],
+                              .k = is_w2 ? shape->ffn : shape->hidden,
+                              .n = is_w2 ? shape->hidden : inner};
+        EP_TRY(ep_session_interrupted(session, &interrupted));
+        if (interrupted) {
+            break;
         }
+        EP_TRY(run_block(&block, start_s, out, json, num_short, &interrupted));
+        num_rows += block.num_rows;
     }
+    ep_session_count_visits(session, num_rows, num_blocks * grid->num_tokens);
 out:
     ep_kernels_peaks_destroy(peaks);
     return status;

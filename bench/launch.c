@@ -26,6 +26,14 @@ static void allow_root(void)
     setenv(names[1], "1", 1);
 }
 
+/* Open MPI kills its ranks 1 s after it asked them to end: let them finish the record in flight, but not
+ * wait for ever for a rank that died. */
+static void grant_time_to_end(void)
+{
+    setenv("OMPI_MCA_odls_base_sigkill_timeout", "8", 0); /* Open MPI 4 */
+    setenv("PRTE_MCA_odls_base_sigkill_timeout", "8", 0); /* Open MPI 5 */
+}
+
 /* The words of one launch. */
 struct line {
     char **words;
@@ -137,6 +145,7 @@ enum ep_status ep_launch(const struct ep_launch_plan *plan, int argc, char **arg
     program[length] = '\0';
     snprintf(number, sizeof number, "%" PRId64, ranks);
     allow_root();
+    grant_time_to_end();
     EP_TRY(ep_list_split(chosen, ' ', "--launcher", &launcher));
     line.words = calloc((size_t)launcher.num + (size_t)argc + 10, sizeof *line.words);
     if (line.words == NULL) {

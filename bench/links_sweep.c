@@ -192,6 +192,19 @@ out:
 
 /* --- one visit ------------------------------------------------------------------------------- */
 
+static char *new_case_name(const struct sweep *s, const struct one_case *c)
+{
+    const struct group *g = &s->groups[c->group];
+    const char *level = s->session->topo->levels[g->level].name;
+    const char *pattern = ep_links_pattern_name(c->pattern);
+    if (g->all_at_once) {
+        return ep_format_new("links/%s/%s/all=%" PRId64 "/%" PRId64 "B", level, pattern,
+                             g->num_pairs, c->size_bytes);
+    }
+    return ep_format_new("links/%s/%s/pair=%" PRId64 "-%" PRId64 "/%" PRId64 "B", level, pattern,
+                         g->pairs[0][0], g->pairs[0][1], c->size_bytes);
+}
+
 static enum ep_status describe(const struct sweep *s, const struct one_case *c, int64_t visit,
                                const struct ep_links_check *check, struct ep_record *r)
 {
@@ -199,13 +212,9 @@ static enum ep_status describe(const struct sweep *s, const struct one_case *c, 
     const struct group *g = &s->groups[c->group];
     const char *level = s->session->topo->levels[g->level].name;
     const char *pattern = ep_links_pattern_name(c->pattern);
-    if (g->all_at_once) {
-        EP_TRY(ep_record_set_text(&r->case_name, "links/%s/%s/all=%" PRId64 "/%" PRId64 "B", level,
-                                  pattern, g->num_pairs, c->size_bytes));
-    } else {
-        EP_TRY(ep_record_set_text(&r->case_name,
-                                  "links/%s/%s/pair=%" PRId64 "-%" PRId64 "/%" PRId64 "B", level,
-                                  pattern, g->pairs[0][0], g->pairs[0][1], c->size_bytes));
+    r->case_name = new_case_name(s, c);
+    if (r->case_name == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the name of a case");
     }
     EP_TRY(ep_record_set_text(&r->level, "%s", level));
     EP_TRY(ep_record_set_text(&r->pattern, "%s", pattern));
@@ -276,7 +285,7 @@ static void show_progress(const struct sweep *s, int64_t done, double start_s)
     }
 }
 
-/* Ctrl-C, or the budget used up on the slowest rank's clock: the same answer on every rank. */
+/* A signal, or the budget used up on the slowest rank's clock: the same answer on every rank. */
 static enum ep_status must_stop(const struct sweep *s, double start_s, bool *stop,
                                 const char **why)
 {
@@ -290,35 +299,57 @@ out:
     return status;
 }
 
-static enum ep_status visit_all(struct sweep *s, bool *interrupted)
+/* What a resumed run has of a visit is not measured again. */
+static enum ep_status take_done_visit(struct sweep *s, struct one_case *c, int64_t visit,
+                                      bool *done)
 {
     enum ep_status status = EP_OK;
+    char *name = new_case_name(s, c);
+    status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+    EP_TRY(ep_comm_agree(s->session->world, status));
+    EP_TRY(ep_session_is_done(s->session, name, visit, done, &c->medians_s[visit]));
+out:
+    free(name);
+    return status;
+}
+
+static enum ep_status visit_all(struct sweep *s)
+{
+    enum ep_status status = EP_OK;
+    bool stopped = false;
+    const int64_t all = s->num_cases * s->options->visits;
     int64_t *order = calloc((size_t)s->num_cases + 1, sizeof *order);
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases") : EP_OK;
     EP_TRY(ep_comm_agree(s->session->world, status));
     const double start_s = ep_comm_now_s();
     int64_t done = 0;
-    for (int64_t visit = 0; visit < s->options->visits; visit++) {
+    for (int64_t visit = 0; visit < s->options->visits && !stopped; visit++) {
         struct ep_random random;
         ep_random_init(&random, s->session->options.seed, EP_RANDOM_ORDER, (uint64_t)visit);
         for (int64_t i = 0; i < s->num_cases; i++) {
             order[i] = i;
         }
         ep_random_shuffle_i64(&random, order, s->num_cases);
-        for (int64_t i = 0; i < s->num_cases; i++) {
+        for (int64_t i = 0; i < s->num_cases && !stopped; i++) {
+            struct one_case *c = &s->cases[order[i]];
             const char *why = NULL;
-            EP_TRY(must_stop(s, start_s, interrupted, &why));
-            if (*interrupted) {
-                EP_TRY(ep_session_skip(s->session, "links", "%" PRId64 " of %" PRId64
-                                       " visits of links are left out: %s",
-                                       s->num_cases * s->options->visits - done,
-                                       s->num_cases * s->options->visits, why));
-                goto out;
+            bool done_before = false;
+            if (s->session->options.resume) {
+                EP_TRY(take_done_visit(s, c, visit, &done_before));
             }
-            EP_TRY(visit_case(s, &s->cases[order[i]], visit));
-            show_progress(s, ++done, start_s);
+            if (!done_before) {
+                EP_TRY(must_stop(s, start_s, &stopped, &why));
+            }
+            if (stopped) {
+                EP_TRY(ep_session_skip(s->session, "links", "%" PRId64 " of %" PRId64
+                                       " visits of links are left out: %s", all - done, all, why));
+            } else {
+                EP_TRY(done_before ? EP_OK : visit_case(s, c, visit));
+                show_progress(s, ++done, start_s);
+            }
         }
     }
+    ep_session_count_visits(s->session, done, all);
 out:
     free(order);
     return status;
@@ -487,7 +518,7 @@ enum ep_status ep_links_sweep(struct ep_session *session, const struct ep_links_
     EP_TRY(ep_comm_agree(session->world, list_cases(&s)));
     if (s.num_cases > 0) {
         EP_TRY(ep_session_measure_null(session));
-        EP_TRY(visit_all(&s, &summary->interrupted));
+        EP_TRY(visit_all(&s));
     }
     EP_TRY(ep_comm_agree(session->world, summarize(&s, summary)));
     EP_TRY(ep_comm_agree(session->world, write_topology(session)));

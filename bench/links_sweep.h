@@ -66,7 +66,6 @@ struct ep_links_summary {
     int64_t num_points;
     struct ep_links_level *levels; /* levels of the topology that have pairs, nearest first */
     int64_t num_levels;
-    bool interrupted;        /* by Ctrl-C, or by the budget */
 };
 
 /** Measure all levels of the session's topology; one record per visit of a case. Sets the levels'

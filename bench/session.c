@@ -5,11 +5,13 @@
 #include "base/options.h"
 #include "bench/launch.h"
 #include "bench/session_doubts.h"
+#include "bench/session_visits.h"
 #include "bench/version.h"
 #include "base/file.h"
 #include "topologies/machine.h"
 #include "topologies/restrictions.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -159,67 +161,6 @@ out:
     return status;
 }
 
-static int compare_texts(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static char *done_key(const char *case_name, int64_t visit_idx, int64_t launch_idx)
-{
-    return ep_format_new("%s visit %lld launch %lld", case_name, (long long)visit_idx,
-                         (long long)launch_idx);
-}
-
-/* Rank 0: which visits the run to be resumed has already. */
-static enum ep_status read_done(struct ep_session *s)
-{
-    enum ep_status status = EP_OK;
-    struct ep_records records = {0};
-    EP_TRY(ep_records_read(&s->options.append, 1, &records));
-    s->done = calloc((size_t)records.num + 1, sizeof *s->done);
-    status = s->done == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
-    for (int64_t i = 0; status == EP_OK && i < records.num; i++) {
-        const struct ep_record *record = &records.items[i];
-        s->done[i] = done_key(record->case_name, record->visit_idx, record->launch_idx);
-        status = s->done[i] == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
-        s->num_done++;
-        s->done_kinds |= 1U << record->kind;
-    }
-    if (status == EP_OK) {
-        qsort(s->done, (size_t)s->num_done, sizeof *s->done, compare_texts);
-    }
-    if (status == EP_OK && s->run.num_ranks != ep_comm_size(s->world)) {
-        status = ep_error_set(EP_EINVAL, "%s was measured on %lld ranks, these are %d: use -n %lld",
-                              s->options.append, (long long)s->run.num_ranks,
-                              ep_comm_size(s->world), (long long)s->run.num_ranks);
-    }
-out:
-    ep_records_fini(&records);
-    return status;
-}
-
-enum ep_status ep_session_is_done(struct ep_session *s, const char *case_name, int64_t visit_idx,
-                                  bool *done)
-{
-    enum ep_status status = EP_OK;
-    int64_t found = 0;
-    if (ep_comm_is_root(s->world) && s->num_done > 0) {
-        char *key = done_key(case_name, visit_idx, s->options.launch_idx);
-        if (key == NULL) {
-            status = ep_error_set(EP_ENOMEM, "no memory to resume");
-        } else {
-            found = bsearch(&key, s->done, (size_t)s->num_done, sizeof *s->done,
-                            compare_texts) != NULL;
-        }
-        free(key);
-    }
-    EP_TRY(ep_comm_agree(s->world, status));
-    EP_TRY(ep_comm_max_i64(s->world, &found, 1));
-    *done = found != 0;
-out:
-    return status;
-}
-
 /* Rank 0: create the run, or read the one to append to. */
 static enum ep_status open_directory(struct ep_session *s, int argc, char **argv, char **cpusets)
 {
@@ -230,9 +171,7 @@ static enum ep_status open_directory(struct ep_session *s, int argc, char **argv
         EP_TRY(ep_run_add_command(&s->run, argc, argv, ep_session_utc_s()));
         EP_TRY(ep_run_dir_append(s->options.append, &s->dir));
         s->writes = true;
-        if (s->options.resume) {
-            EP_TRY(read_done(s));
-        }
+        EP_TRY(ep_session_read_visits(s));
         if (s->dir.dropped_bytes > 0) {
             EP_TRY(ep_session_warn(s, "truncated-record", "%s: a record cut short by a crash "
                                    "(%lld bytes) was removed", s->options.append,
@@ -258,10 +197,7 @@ out:
 
 static void destroy(struct ep_session *s)
 {
-    for (int64_t i = 0; i < s->num_done; i++) {
-        free(s->done[i]);
-    }
-    free(s->done);
+    ep_session_forget_visits(s);
     ep_run_dir_fini(&s->dir);
     ep_run_fini(&s->run);
     ep_arena_destroy(s->arena);
@@ -346,6 +282,15 @@ enum ep_status ep_session_close(struct ep_session *s)
     if (status == EP_OK && s->num_failed_checks > 0) {
         status = ep_error_set(EP_ECHECK, "%lld records failed their check: rows were wrong, "
                               "missing or doubled", (long long)s->num_failed_checks);
+    }
+    if (status == EP_OK && s->interrupted) {
+        char later[64] = "";
+        if (s->stages_left > 0) {
+            snprintf(later, sizeof later, "; %" PRId64 " later stages were not begun",
+                     s->stages_left);
+        }
+        status = ep_error_set(EP_ECHECK, "stopped by a signal: %" PRId64 " of %" PRId64 " visits were "
+                              "measured and are kept%s", s->visits_done, s->visits_asked, later);
     }
     destroy(s);
     return status;
@@ -489,7 +434,8 @@ enum ep_status ep_session_add_record(struct ep_session *s, struct ep_record *rec
             s->num_failed_checks++;
         }
         record->order_idx = s->order_idx++;
-        if (s->writes) {
+        status = ep_session_number_visit(s, record);
+        if (status == EP_OK && s->writes) {
             status = ep_run_dir_add_record(&s->dir, record);
         }
     }
@@ -501,5 +447,6 @@ enum ep_status ep_session_interrupted(struct ep_session *s, bool *interrupted)
     int64_t seen = interrupt_seen;
     const enum ep_status status = ep_comm_max_i64(s->world, &seen, 1);
     *interrupted = seen != 0;
+    s->interrupted = s->interrupted || *interrupted;
     return status;
 }

@@ -55,11 +55,14 @@ struct ep_session {
     double clock_step_s;        /* smallest step of the clock */
     double barrier_low_s;       /* fastest and slowest probe so far; 0 = none */
     double barrier_high_s;
-    char **done;                /* [num_done] sorted keys of visits that a resumed run has; rank 0 */
-    int64_t num_done;
+    void *visits;               /* what the run has, in it before and by this session; rank 0 */
     unsigned done_kinds;        /* bit k: the resumed run has records of kind k */
-    int64_t order_idx;          /* records so far */
+    int64_t order_idx;          /* of the next record */
     int64_t num_failed_checks;  /* records whose check failed */
+    bool interrupted;           /* a signal came: no other record is begun */
+    int64_t visits_asked;       /* of the stages that were begun */
+    int64_t visits_done;
+    int64_t stages_left;        /* of `run`, not begun since a signal came */
 };
 
 /** Where no launcher started this process, start mpirun in its place (bench/launch.h): options have been
@@ -70,8 +73,8 @@ EP_MUST_CHECK enum ep_status ep_session_open(int argc, char **argv,
                                              const struct ep_session_options *options,
                                              struct ep_session **session);
 
-/** Write run.json again with all warnings, and end MPI. Returns EP_ECHECK where a check failed.
- *  NULL is fine (EP_OK). */
+/** Write run.json again with all warnings. Returns EP_ECHECK where a check failed, and where a signal
+ *  left visits out. NULL is fine (EP_OK). */
 EP_MUST_CHECK enum ep_status ep_session_close(struct ep_session *session);
 
 enum { EP_SESSION_STREAM_REPETITIONS = 10 }; /* a block of the stream cadence */
@@ -100,25 +103,32 @@ EP_MUST_CHECK enum ep_status ep_session_begin_record(struct ep_session *session,
                                                      struct ep_record *record);
 
 /** Put a visit's samples, per-rank medians, operating system counters (this rank's, summed here) and
- *  the warnings that follow from them into a record. Collective over `comm`; the record matters on
- *  rank 0 only. */
+ *  the warnings that follow from them into a record. Collective over `comm`, the status is agreed; the
+ *  record matters on rank 0 only. */
 EP_MUST_CHECK enum ep_status ep_session_set_samples(struct ep_session *session,
                                                     struct ep_comm *comm,
                                                     const struct ep_harness_result *result,
                                                     const struct ep_os_counters *counters,
                                                     struct ep_record *record);
 
-/** Append a record to the run (rank 0 of the world, if it writes) and count failed checks.
+/** Append a record to the run (rank 0 of the world, if it writes) and count failed checks. Where the run
+ *  has this visit of the case in this launch already, the record becomes the next visit that it lacks.
  *  Collective over the world, the status is agreed; other ranks pass NULL. */
 EP_MUST_CHECK enum ep_status ep_session_add_record(struct ep_session *session,
                                                    struct ep_record *record);
 
-/** Does the resumed run have this visit of this case, in this launch? Collective. */
+/** Does the resumed run have this visit of this case, in this launch? Never where no run is resumed.
+ *  median_s  of its record; NULL = not wanted; untouched where the visit is not there
+ *  Collective. */
 EP_MUST_CHECK enum ep_status ep_session_is_done(struct ep_session *session, const char *case_name,
-                                                int64_t visit_idx, bool *done);
+                                                int64_t visit_idx, bool *done, double *median_s);
 
-/** Was Ctrl-C pressed on any rank? Collective. The record in flight is finished, no other begun. */
+/** Did SIGINT or SIGTERM reach any rank? To be asked before a record is begun, while there is one left
+ *  to begin: the record in flight is finished, no other begun, and the exit status is 1. Collective. */
 EP_MUST_CHECK enum ep_status ep_session_interrupted(struct ep_session *session, bool *interrupted);
+
+/** A stage of `asked` visits ended with `done` of them measured: for the message after a signal. */
+void ep_session_count_visits(struct ep_session *session, int64_t done, int64_t asked);
 
 /** Seconds since 1970. */
 double ep_session_utc_s(void);

@@ -85,34 +85,12 @@ out:
     return status;
 }
 
-enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm,
-                                      const struct ep_harness_result *result,
-                                      const struct ep_os_counters *counters,
-                                      struct ep_record *record)
+/* What makes a record doubtful, as it follows from its own figures. Rank 0. */
+static enum ep_status add_warnings(const struct ep_session *s,
+                                   const struct ep_harness_result *result,
+                                   struct ep_record *record)
 {
     enum ep_status status = EP_OK;
-    double *medians = NULL;
-    const int size = ep_comm_size(comm);
-    medians = calloc((size_t)size, sizeof *medians);
-    status = medians == NULL ? ep_error_set(EP_ENOMEM, "no memory for %d ranks", size) : EP_OK;
-    EP_TRY(ep_comm_agree(comm, status));
-    EP_TRY(ep_comm_allgather_f64(comm, &result->local_median_s, 1, medians));
-    int64_t events[2] = {counters->context_switches, counters->page_faults};
-    EP_TRY(ep_comm_sum_i64(comm, events, 2));
-    double worst[2] = {counters->steal_s, result->warmup_s};
-    EP_TRY(ep_comm_max_f64(comm, worst, 2));
-    if (!ep_comm_is_root(comm)) {
-        goto out;
-    }
-    EP_TRY(ep_record_set_f64s(&record->samples_s, result->samples_s, result->num));
-    EP_TRY(ep_record_summarize(record));
-    EP_TRY(ep_record_set_f64s(&record->rank_median_s, medians, size));
-    EP_TRY(ep_record_set_text(&record->stop_reason, "%s", ep_harness_stop_name(result->stop)));
-    record->warmup_s = worst[1];
-    record->steal_s = worst[0];
-    record->context_switches = events[0];
-    record->page_faults = events[1];
-
     const double half_width = (record->high_s - record->low_s) / 2 / record->median_s;
     if (isnan(half_width)) {
         EP_TRY(ep_record_add_note(&record->warnings, "no-interval", "%lld samples are too few for an "
@@ -132,24 +110,65 @@ enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm
                                   "us, %.1f %% of the median", record->null_s * 1e6,
                                   100 * record->null_s / record->median_s));
     }
-    if (events[1] > result->num / 10 + 1) {
+    if (record->page_faults > result->num / 10 + 1) {
         EP_TRY(ep_record_add_note(&record->warnings, "page-faults", "%lld page faults in %lld samples",
-                                  (long long)events[1], (long long)result->num));
+                                  (long long)record->page_faults, (long long)result->num));
     }
-    if (events[0] > result->num / 10 + 1) {
+    if (record->context_switches > result->num / 10 + 1) {
         EP_TRY(ep_record_add_note(&record->warnings, "context-switches", "%lld involuntary context "
-                                  "switches in %lld samples", (long long)events[0],
+                                  "switches in %lld samples", (long long)record->context_switches,
                                   (long long)result->num));
     }
-    if (worst[0] > 0) {
+    if (record->steal_s > 0) {
         EP_TRY(ep_record_add_note(&record->warnings, "steal", "the hypervisor took %.2f s of CPU "
-                                  "time while samples were taken", worst[0]));
+                                  "time while samples were taken", record->steal_s));
     }
     const double blocks = result->repetitions > 1 ? (double)result->repetitions : 1;
     if (record->median_s * blocks < 20 * s->clock_step_s) {
         EP_TRY(ep_record_add_note(&record->warnings, "clock", "the median is below 20 steps of the "
                                   "clock (%.0f ns)", s->clock_step_s * 1e9));
     }
+out:
+    return status;
+}
+
+static enum ep_status fill_samples(const struct ep_session *s,
+                                   const struct ep_harness_result *result, const double *medians,
+                                   int64_t num_ranks, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    EP_TRY(ep_record_set_f64s(&record->samples_s, result->samples_s, result->num));
+    EP_TRY(ep_record_summarize(record));
+    EP_TRY(ep_record_set_f64s(&record->rank_median_s, medians, num_ranks));
+    EP_TRY(ep_record_set_text(&record->stop_reason, "%s", ep_harness_stop_name(result->stop)));
+    EP_TRY(add_warnings(s, result, record));
+out:
+    return status;
+}
+
+enum ep_status ep_session_set_samples(struct ep_session *s, struct ep_comm *comm,
+                                      const struct ep_harness_result *result,
+                                      const struct ep_os_counters *counters,
+                                      struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const int size = ep_comm_size(comm);
+    double *medians = calloc((size_t)size, sizeof *medians);
+    status = medians == NULL ? ep_error_set(EP_ENOMEM, "no memory for %d ranks", size) : EP_OK;
+    EP_TRY(ep_comm_agree(comm, status));
+    EP_TRY(ep_comm_allgather_f64(comm, &result->local_median_s, 1, medians));
+    int64_t events[2] = {counters->context_switches, counters->page_faults};
+    EP_TRY(ep_comm_sum_i64(comm, events, 2));
+    double worst[2] = {counters->steal_s, result->warmup_s};
+    EP_TRY(ep_comm_max_f64(comm, worst, 2));
+    record->warmup_s = worst[1];
+    record->steal_s = worst[0];
+    record->context_switches = events[0];
+    record->page_faults = events[1];
+    if (ep_comm_is_root(comm)) {
+        status = fill_samples(s, result, medians, size, record);
+    }
+    EP_TRY(ep_comm_agree(comm, status));
 out:
     free(medians);
     return status;

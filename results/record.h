@@ -162,7 +162,7 @@ struct ep_record {
     double p99_s; /* only where n >= 100 */
     double mad_s;
     double lag1;       /* -1 to 1 */
-    char *stop_reason; /* interval, budget, fixed, interrupted */
+    char *stop_reason; /* interval, budget, max_samples, fixed */
     int64_t visit_idx; /* 0.. */
     struct ep_f64s samples_s;     /* [n], in the order taken: max over ranks of each repetition */
     struct ep_f64s rank_median_s; /* [ranks] */

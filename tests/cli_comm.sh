@@ -117,6 +117,32 @@ status=0
 timeout 60 $EPBENCH_LAUNCHER -n 3 "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
 [ $status = 2 ] || fail "a bad skew on three ranks gave $status"
 
+# A signal ends the sweep after the visit in flight: exit status 1, and how far it came.
+"$EPBENCH" comm -n 2 --tokens 64,128 --hidden 8 --case-time 2s --visits 50 --op dispatch \
+    -o stopped >out 2>err &
+job=$!
+for i in $(seq 100); do
+    [ -s stopped/records.jsonl ] && break
+    sleep 0.1
+done
+kill -INT $job
+status=0
+wait $job || status=$?
+[ $status = 1 ] || fail "a stopped sweep gave $status"
+done=$(wc -l <stopped/records.jsonl)
+grep -q "^epbench comm: stopped by a signal: $done of 100 visits were measured" err ||
+    fail "nothing says that $done of 100 visits were measured"
+grep -q "$((100 - done)) of 100 visits of comm are left out" stopped/run.json ||
+    fail "run.json does not say what was left out"
+
+# Visits that are added to a case are numbered on.
+numbers() { grep -o '"visit_idx":[0-9]*' "$1/records.jsonl" | sort | uniq -c | tr -s ' ' | tr '\n' ';'; }
+"$EPBENCH" comm -n 1 --tokens 8 --iters 3 --visits 2 --op dispatch -o added >out 2>err || fail "no run"
+"$EPBENCH" comm -n 1 --tokens 8 --iters 3 --visits 1 --op dispatch --append added >out 2>err ||
+    fail "append failed"
+[ "$(numbers added)" = ' 1 "visit_idx":0; 1 "visit_idx":1; 1 "visit_idx":2;' ] ||
+    fail "visits are not numbered on: $(numbers added)"
+
 # A killed rank ends the job, and what was recorded stays readable.
 mpirun -n 2 --oversubscribe --mca mpi_yield_when_idle 1 --bind-to none \
     sh -c '[ "$OMPI_COMM_WORLD_RANK" = 1 ] && echo $$ >victim; exec "$0" "$@"' "$EPBENCH" comm \
