@@ -15,6 +15,11 @@
 EP_MUST_CHECK enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv,
                                               void *input);
 
+/** Are all words of a command line UTF-8? They end up in JSON, which holds nothing else. EP_EINVAL names
+ *  the option, the place of the first bad byte in its value, and the byte.
+ *  Source of what is well-formed: The Unicode Standard, table 3-7 (no overlong forms, no surrogates). */
+EP_MUST_CHECK enum ep_status ep_options_check_text(int argc, char *const *argv);
+
 /** Of `num` names, the one nearest to `text` by edit distance, if near enough to be a typo; else
  *  NULL. For "did you mean" of commands, skews, transports. */
 const char *ep_options_nearest(const char *text, const char *const *names, int num);

@@ -102,7 +102,8 @@ static enum ep_status run_command(int argc, char **argv, char *title, size_t len
     }
     snprintf(title, length, "epbench %s", command->name);
     argv[1] = title;
-    return command->run(argc - 1, argv + 1);
+    const enum ep_status status = ep_options_check_text(argc - 1, argv + 1);
+    return status == EP_OK ? command->run(argc - 1, argv + 1) : status;
 }
 
 int main(int argc, char **argv)

@@ -103,6 +103,9 @@ refused 2 'unknown option -x' comm -x
 refused 2 "'foo' is not understood" comm --tokens 5 foo
 refused 2 "'foo' is not default" comm --algorithm linear,foo -o a
 refused 2 'is empty' comm -n 1 -o ''
+for option in --skew --transport --launcher -o; do
+    refused 2 "^epbench comm: $option: byte 2 of its value (0xff) is not UTF-8" comm -n 1 $option "$(printf 'a\377')"
+done
 [ ! -e a ] && [ ! -e b ] && [ ! -e nowhere ] || fail "a refused command wrote something"
 printf 'token,e0\n0,99999999\n' >bad.csv
 refused 2 'bad.csv:2' comm --skew trace:bad.csv

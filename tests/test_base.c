@@ -330,6 +330,32 @@ static void test_options(void **state)
                 "unknown option --zzzzzzz");
 }
 
+static void test_option_text(void **state)
+{
+    (void)state;
+    /* 2, 3 and 4 bytes at the ends of their ranges: U+0080, U+07FF, U+0800, U+D7FF, U+E000, U+10FFFF */
+    CHECK_OK(ep_options_check_text(3, (char *[]){"p", "--skew", "a\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f"
+                                                 "\xbf\xee\x80\x80\xf4\x8f\xbf\xbf", NULL}));
+    CHECK_OK(ep_options_check_text(1, (char *[]){"p\xff", NULL}));
+    const struct {
+        const char *words[2];
+        const char *text;
+    } bad[] = {
+        {{"--skew", "a\xff"}, "--skew: byte 2 of its value (0xff) is not UTF-8 text"},
+        {{"--skew=zipf\xe9", ""}, "--skew: byte 5 of its value (0xe9) is not UTF-8 text"},
+        {{"-o", "\xc0\xaf"}, "-o: byte 1 of its value (0xc0)"},      /* overlong '/' */
+        {{"-od\xed\xa0\x80", ""}, "-o: byte 2 of its value (0xed)"}, /* a surrogate */
+        {{"--label", "\xf4\x90\x80\x80"}, "--label: byte 1"},        /* above U+10FFFF */
+        {{"--label", "\xe2\x82"}, "--label: byte 1"},                /* cut off */
+        {{"comm\xff", ""}, "argument 1: byte 5 (0xff)"},
+        {{"--sk\xff" "ew=1", ""}, "argument 1: byte 5 (0xff)"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char *argv[] = {"p", (char *)bad[i].words[0], (char *)bad[i].words[1], NULL};
+        CHECK_FAILS(ep_options_check_text(3, argv), EP_EINVAL, bad[i].text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_random_lanes),
         cmocka_unit_test(test_csv),           cmocka_unit_test(test_json),
         cmocka_unit_test(test_files),         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_option_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
