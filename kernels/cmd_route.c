@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "base/units.h"
 #include "kernels/route_case.h"
+#include "kernels/route_steps.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -115,6 +116,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->capacity;
+        state->child_inputs[1] = &o->steps;
         return 0;
     case KEY_SKEW:
         o->skew = arg;
@@ -157,7 +159,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 enum ep_status ep_cmd_route(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&ep_capacity_argp, 0, NULL, 0}, {0}};
+    static const struct argp_child children[] = {
+        {&ep_capacity_argp, 0, NULL, 0}, {&ep_steps_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {
         .options = options,
         .parser = parse_option,
@@ -169,6 +172,9 @@ enum ep_status ep_cmd_route(int argc, char **argv)
     struct ep_route_options given = {.layer = -1, .placement_layer = -1, .seed = 1, .dtype = EP_BF16};
     struct ep_route_case route = {0};
     EP_TRY(ep_options_parse(&argp, argc, argv, &given));
+    if (given.steps.num_steps > 0) {
+        return ep_route_steps_run(&given);
+    }
     EP_TRY(ep_route_case_init(&given, &route));
     for (int i = 0; i < route.num_warnings; i++) {
         fprintf(stderr, "epbench route: warning: %s\n", route.warnings[i]);

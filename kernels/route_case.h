@@ -10,6 +10,7 @@
 #include "kernels/models.h"
 #include "kernels/plain.h"
 #include "kernels/routing.h"
+#include "kernels/steps_options.h"
 #include "kernels/traffic.h"
 
 #include <stdbool.h>
@@ -46,6 +47,7 @@ struct ep_route_options {
     enum ep_dtype dtype;
     double bw_bytes_per_s;
     struct ep_capacity_options capacity;
+    struct ep_steps_options steps; /* num_steps > 0: train in place of counting */
 };
 
 struct ep_route_capacity; /* kernels/route_capacity.h */
