@@ -9,26 +9,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_TOKENS = 4096 };
+/* Drawn tokens: as many pairs as a search looks at, and more. */
+enum { DEFAULT_TOKENS = 4096, DRAWN_TOKENS = 1 << 15 };
 #define MAX_PAIRS         ((int64_t)1 << 30)
 #define DEFAULT_FIT_SHARE 0.5
 
 static enum ep_status check_source(const struct ep_place_source *s)
 {
     const int given = (s->counts != NULL) + (s->skew != NULL) + (s->assignments != NULL);
-    if (given != 1) {
+    const bool profiles =
+        s->profiles.path != NULL || s->profiles.model != NULL || s->profiles.layer >= 0;
+    if (profiles && s->similarity == EP_PLACE_COACTIVATION) {
+        return ep_error_set(EP_EINVAL, "profiles are for --similarity domains or layers");
+    }
+    if (given > 1 || (given == 0 && s->similarity == EP_PLACE_COACTIVATION)) {
         return ep_error_set(EP_EINVAL, "%s of --counts, --skew and --assignments is needed",
                             given == 0 ? "one" : "only one");
     }
     const struct {
         bool given;
         const char *name;
-    } of_tokens[] = {{s->top_k != 0, "--top-k"},
+    } of_tokens[] = {{s->top_k != 0, "--top-k"}, /* which drawn tokens have too */
                      {s->tokens != 0, "--tokens"},
                      {s->layer >= 0, "--layer"},
                      {s->fit_share != 0, "--fit-share"}};
     for (size_t i = 0; i < sizeof of_tokens / sizeof of_tokens[0]; i++) {
-        if (s->counts != NULL && of_tokens[i].given) {
+        const bool drawn = s->similarity != EP_PLACE_COACTIVATION && i == 0;
+        if (s->counts != NULL && of_tokens[i].given && !drawn) {
             return ep_error_set(EP_EINVAL, "%s is for tokens; --counts has none",
                                 of_tokens[i].name);
         }
@@ -184,24 +191,111 @@ static enum ep_status count_tokens(struct ep_place_input *in)
     return EP_OK;
 }
 
+/* --- profiles ----------------------------------------------------------------------------------
+ */
+
+/* top-k of tokens drawn: as asked for, the table's, or that of the tokens placed. */
+static enum ep_status choose_top_k(const struct ep_place_source *s,
+                                   const struct ep_place_profiles *profiles, int64_t input_top_k,
+                                   int64_t *top_k)
+{
+    *top_k = s->top_k != 0 ? s->top_k : profiles->top_k > 0 ? profiles->top_k : input_top_k;
+    if (*top_k == 0) {
+        return ep_error_set(EP_EINVAL,
+                            "profiles of layers do not say how many experts a token has; "
+                            "--top-k is needed");
+    }
+    return *top_k <= profiles->num_experts
+               ? EP_OK
+               : ep_error_set(EP_EINVAL,
+                              "--top-k %" PRId64 " is more than the %" PRId64
+                              " experts of the profiles",
+                              *top_k, profiles->num_experts);
+}
+
+/* Nothing but profiles: what is placed for, and judged on, is drawn from them. */
+static enum ep_status draw_tokens(const struct ep_place_source *s,
+                                  const struct ep_place_profiles *profiles,
+                                  struct ep_place_input *in)
+{
+    enum ep_status status;
+    int64_t top_k = 0;
+    const int64_t num_tokens = s->tokens != 0 ? s->tokens * s->num_ranks : DRAWN_TOKENS;
+    in->name = ep_place_similarity_name(s->similarity);
+    in->drawn = true;
+    in->first_layer = s->profiles.layer >= 0 ? s->profiles.layer : 0;
+    in->num_experts =
+        s->num_experts > profiles->num_experts ? s->num_experts : profiles->num_experts;
+    EP_TRY(choose_top_k(s, profiles, 0, &top_k));
+    EP_TRY(allocate_tokens(num_tokens, top_k, in));
+    EP_TRY(ep_place_profiles_draw(profiles, num_tokens, top_k, s->seed, in->topk_idx));
+out:
+    return status;
+}
+
+/* Tokens for the searches alone, beside counts or tokens that loads come from. */
+static enum ep_status draw_similar(const struct ep_place_source *s,
+                                   const struct ep_place_profiles *profiles,
+                                   struct ep_place_input *in)
+{
+    enum ep_status status;
+    int64_t top_k = 0;
+    if (profiles->num_experts > in->num_experts) {
+        return ep_error_set(EP_EINVAL, "the profiles have %" PRId64 " experts, %s has %" PRId64,
+                            profiles->num_experts, in->name, in->num_experts);
+    }
+    if (in->fit.num_layers > 1) {
+        return ep_error_set(EP_EINVAL, "profiles are of one layer; %s has %" PRId64, in->name,
+                            in->fit.num_layers);
+    }
+    EP_TRY(choose_top_k(s, profiles, in->top_k, &top_k));
+    in->similar_idx = malloc((size_t)(DRAWN_TOKENS * top_k) * sizeof *in->similar_idx);
+    if (in->similar_idx == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for tokens");
+        goto out;
+    }
+    EP_TRY(ep_place_profiles_draw(profiles, DRAWN_TOKENS, top_k, s->seed, in->similar_idx));
+    in->similar = (struct ep_place_tokens){DRAWN_TOKENS, top_k, in->similar_idx};
+out:
+    return status;
+}
+
+const struct ep_place_tokens *ep_place_input_similar(const struct ep_place_input *input)
+{
+    return input->similar.num_tokens > 0 ? &input->similar
+           : input->has_tokens           ? &input->fitted
+                                         : NULL;
+}
+
 enum ep_status ep_place_input_load(const struct ep_place_source *source,
                                    struct ep_place_input *input)
 {
     enum ep_status status;
     struct ep_place_input in = {0};
+    struct ep_place_profiles profiles = {0};
+    const bool has_profiles = source->similarity != EP_PLACE_COACTIVATION;
     EP_TRY(check_source(source));
+    if (has_profiles) {
+        EP_TRY(ep_place_profiles_load(source->similarity, &source->profiles, &profiles));
+    }
     if (source->counts != NULL) {
         EP_TRY(load_counts(source, &in));
     } else {
-        EP_TRY(source->assignments != NULL ? load_assignments(source, &in) : generate(source, &in));
         struct ep_place_source parts = *source;
         parts.fit_share = source->fit_share != 0 ? source->fit_share : DEFAULT_FIT_SHARE;
+        EP_TRY(source->assignments != NULL ? load_assignments(source, &in)
+               : source->skew != NULL      ? generate(source, &in)
+                                           : draw_tokens(source, &profiles, &in));
         EP_TRY(part_tokens(&parts, &in));
         EP_TRY(count_tokens(&in));
+    }
+    if (has_profiles && !in.drawn) {
+        EP_TRY(draw_similar(source, &profiles, &in));
     }
     *input = in;
     in = (struct ep_place_input){0};
 out:
+    ep_place_profiles_fini(&profiles);
     ep_place_input_fini(&in);
     return status;
 }
@@ -210,5 +304,6 @@ void ep_place_input_fini(struct ep_place_input *input)
 {
     ep_place_counts_fini(&input->fit);
     free(input->topk_idx);
+    free(input->similar_idx);
     *input = (struct ep_place_input){0};
 }

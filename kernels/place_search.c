@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PINS = 1 << 17, MOVES_PER_SLOT = 3000, LEVELS = 100, PROBES = 512, MAX_SWEEPS = 50 };
+enum { MAX_PINS = 1 << 16, MOVES_PER_SLOT = 3000, LEVELS = 100, PROBES = 512, MAX_SWEEPS = 50 };
 #define MAX_COUNT_BYTES ((int64_t)64 << 20)
 static const double cooling = 1e-3;    /* last temperature over first */
 static const double last_penalty = 30; /* over first: load above a bound costs more and more */

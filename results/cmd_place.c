@@ -28,6 +28,10 @@ enum option_key {
     KEY_GROUPS,
     KEY_REPLICAS,
     KEY_POLICY,
+    KEY_SIMILARITY,
+    KEY_PROFILES,
+    KEY_PROFILES_MODEL,
+    KEY_PROFILES_LAYER,
     KEY_SLACK,
     KEY_WINDOW,
     KEY_EVERY,
@@ -45,7 +49,7 @@ enum option_key {
 
 /* clang-format off */
 static const struct argp_option options[] = {
-    {NULL, 0, NULL, 0, "What to place by (one of three):", 1},
+    {NULL, 0, NULL, 0, "What to place by (counts, a skew or assignments):", 1},
     {"counts", KEY_COUNTS, "FILE", 0, "loads: CSV without a header, a line per layer, a number per expert", 1},
     {"skew", KEY_SKEW, "SKEW", 0, "tokens: trace:FILE, trace:sample, or a generator as in route", 1},
     {"assignments", KEY_ASSIGNMENTS, "FILE", 0, "tokens: a trace file", 1},
@@ -66,6 +70,10 @@ static const struct argp_option options[] = {
     {"replicas", KEY_REPLICAS, "S", 0, "slots in all, a multiple of the ranks (default: as few as hold each expert once)", 2},
     {NULL, 0, NULL, 0, "How:", 3},
     {"policy", KEY_POLICY, "LIST", 0, "contiguous, round-robin, random, coactivation, hierarchical, eplb, eplb-global, dynamic (default: all that the input allows)", 3},
+    {"similarity", KEY_SIMILARITY, "KIND", 0, "what says that experts are alike: coactivation (default: the tokens), domains or layers (profiles, which can stand alone)", 3},
+    {"profiles", KEY_PROFILES, "FILE", 0, "counts by domain, or joint counts of two layers, as CSV (default: those built in)", 3},
+    {"profiles-model", KEY_PROFILES_MODEL, "NAME", 0, "rows of this model of the profiles", 3},
+    {"profiles-layer", KEY_PROFILES_LAYER, "N", 0, "rows of this layer of the profiles", 3},
     {"slack", KEY_SLACK, "F", 0, "coactivation and hierarchical may make the busiest rank this much busier than EPLB does (default 0)", 3},
     {"window", KEY_WINDOW, "N", 0, "dynamic: tokens of a window (default 512)", 3},
     {"every", KEY_EVERY, "N", 0, "dynamic: place anew every N windows, by these (default 2)", 3},
@@ -142,6 +150,10 @@ static enum ep_status parse_number(int key, const char *arg, struct ep_place_opt
         return ep_parse_i64(arg, "--groups", 1, EP_PLACE_MAX_SLOTS, &o->num_groups);
     case KEY_REPLICAS:
         return ep_parse_i64(arg, "--replicas", 1, EP_PLACE_MAX_SLOTS, &o->num_slots);
+    case KEY_SIMILARITY:
+        return ep_place_similarity_parse(arg, "--similarity", &o->source.similarity);
+    case KEY_PROFILES_LAYER:
+        return ep_parse_i64(arg, "--profiles-layer", 0, INT32_MAX, &o->source.profiles.layer);
     case KEY_SLACK:
         return ep_parse_f64(arg, "--slack", 0, 100, &o->slack);
     case KEY_WINDOW:
@@ -182,6 +194,10 @@ static const char **find_text(int key, struct ep_place_options *o)
         return &o->policies;
     case KEY_DYNAMIC_POLICY:
         return &o->dynamic_policy;
+    case KEY_PROFILES:
+        return &o->source.profiles.path;
+    case KEY_PROFILES_MODEL:
+        return &o->source.profiles.model;
     case KEY_MACHINE:
         return &o->machine;
     case KEY_SAVE:
@@ -222,7 +238,7 @@ enum ep_status ep_cmd_place(int argc, char **argv)
             "judged on the rest.",
     };
     enum ep_status status;
-    struct ep_place_options given = {.source = {.layer = -1, .seed = 1},
+    struct ep_place_options given = {.source = {.layer = -1, .seed = 1, .profiles = {.layer = -1}},
                                      .window_tokens = 512,
                                      .every = 2,
                                      .hysteresis = 0.05,

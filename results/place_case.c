@@ -111,7 +111,8 @@ static enum ep_status set_shape(struct ep_place_case *run)
 /* Of the input: all that it can feed. */
 static bool is_possible(const struct ep_place_case *run, const struct ep_place_policy *policy)
 {
-    return run->input.has_tokens || !(policy->needs_tokens || policy->over_time);
+    return (run->input.has_tokens || !policy->over_time) &&
+           (ep_place_input_similar(&run->input) != NULL || !policy->needs_tokens);
 }
 
 static enum ep_status add_policy(const struct ep_place_policy *policy, struct ep_place_case *run)
@@ -243,7 +244,7 @@ static enum ep_status run_policy(const struct ep_place_case *run, int64_t layer,
     const struct ep_place_input *in = &run->input;
     const struct ep_place_task task = {.shape = run->shape,
                                        .load = in->fit.load + layer * in->num_experts,
-                                       .tokens = in->has_tokens ? &in->fitted : NULL,
+                                       .tokens = ep_place_input_similar(in),
                                        .slack = run->options.slack,
                                        .seed = run->options.source.seed};
     *result = (struct ep_place_result){.policy = policy, .layer = in->first_layer + layer};
@@ -318,8 +319,14 @@ static void warn(struct ep_place_case *run)
                  "%" PRId64 " tokens to judge on are fewer than %d blocks of %d: no intervals",
                  judged, EP_PLACE_MIN_BLOCKS, EP_PLACE_BLOCK_TOKENS);
     }
+    if (in->drawn) {
+        snprintf(
+            add_warning(run), EP_PLACE_WARNING_SIZE,
+            "tokens are drawn from profiles: loads are real, which experts come together within a "
+            "class is chance");
+    }
     for (int64_t i = 0; i < run->num_policies; i++) {
-        if (run->policies[i]->knows_tokens && !in->has_tokens) {
+        if (run->policies[i]->knows_tokens && ep_place_input_similar(in) == NULL) {
             snprintf(
                 add_warning(run), EP_PLACE_WARNING_SIZE,
                 "counts do not say which experts are chosen together: policy %s only evens out "

@@ -415,6 +415,9 @@ static enum ep_status set_case(const struct ep_place_case *run, json_t *root)
     EP_TRY(ep_json_set(root, "counts", text_or_null(source->counts)));
     EP_TRY(ep_json_set(root, "skew", text_or_null(source->skew)));
     EP_TRY(ep_json_set(root, "assignments", text_or_null(source->assignments)));
+    EP_TRY(
+        ep_json_set(root, "similarity", json_string(ep_place_similarity_name(source->similarity))));
+    EP_TRY(ep_json_set(root, "drawn", json_boolean(run->input.drawn)));
     EP_TRY(ep_json_set(root, "experts", json_integer(s->num_experts)));
     EP_TRY(ep_json_set(root, "top_k", integer_or_null(run->input.top_k)));
     EP_TRY(ep_json_set(root, "ranks", json_integer(s->num_ranks)));

@@ -104,6 +104,28 @@ grep -q '^{"physical_to_logical_map":\[\[5,6,5,7,8,4,3,4,10,9,10,2,0,1,11,1\],\[
 bad 'one policy' $exact --save map2.json
 [ ! -e map2.json ]
 
+# Similarity from profiles: experts 0 and 2 work for law, 1 and 3 for code, so that with one token in
+# two experts each pair belongs on one node; alone, or beside counts.
+{
+    echo model,top_k,domain,layer,expert,count_topk
+    for e in 0 2; do echo m,2,law,0,$e,50; done
+    for e in 1 3; do echo m,2,code,0,$e,50; done
+} >domains.csv
+profiles="--similarity domains --profiles domains.csv --ranks 2 --nodes 2"
+"$EPBENCH" place $profiles --by blocks --policy contiguous,hierarchical --json alone.json >/dev/null 2>warned
+grep -q 'drawn from profiles' warned
+grep -q '"drawn": true' alone.json
+[ "$(number alone.json contiguous held_out nodes_per_token)" = 2.0 ]
+[ "$(number alone.json hierarchical held_out nodes_per_token)" = 1.0 ]
+echo 50,50,50,50 >even.csv
+"$EPBENCH" place $profiles --counts even.csv --policy hierarchical --json beside.json >/dev/null
+tr -d ' \n' <beside.json | grep -qE '"physical_to_logical":\[(0,2,1,3|2,0,1,3|0,2,3,1|2,0,3,1|1,3,0,2|3,1,0,2|1,3,2,0|3,1,2,0)\]'
+bad 'profiles are for --similarity' --counts even.csv --profiles domains.csv
+echo 50,50,50 >three.csv
+bad 'profiles have 4 experts, three.csv has 3' --counts three.csv --similarity domains --profiles domains.csv
+bad 'profiles are of one layer; C.csv has 2' --counts C.csv --similarity domains --profiles domains.csv
+bad "did you mean 'domains'" --similarity domain
+
 # Route counts under these maps what place counted: 400 tokens, each 2 of 12 experts.
 awk 'BEGIN { print "token,e0,e1"
     for (t = 0; t < 400; t++) { a = t * 7 % 12; print t "," a "," (a + 1 + t % 11) % 12 } }' >T.csv
