@@ -159,7 +159,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
         EP_TRY(run_whole(v));
         ep_pattern_check_results(&v->routing, setting->map.start[rank],
                                  v->exchange.combine_dtype, v->exchange.hidden,
-                                 transport->roundings,
+                                 ep_transport_roundings(transport, ep_comm_size(setting->comm)),
                                  v->exchange.results, check);
     }
     EP_TRY(ep_comm_agree(setting->comm, status));

@@ -14,11 +14,13 @@ extern const struct ep_transport ep_transport_alltoallv_dedup;
 extern const struct ep_transport ep_transport_pairwise;
 extern const struct ep_transport ep_transport_hier;
 extern const struct ep_transport ep_transport_hier2d;
+extern const struct ep_transport ep_transport_allgather;
 
 const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
     &ep_transport_alltoallv_dedup, &ep_transport_pairwise,
-    &ep_transport_hier, &ep_transport_hier2d, NULL,
+    &ep_transport_hier, &ep_transport_hier2d,
+    &ep_transport_allgather, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };
@@ -45,6 +47,11 @@ enum ep_status ep_transport_find(const char *name, const struct ep_transport **t
 const char *ep_op_name(enum ep_op op)
 {
     return op == EP_OP_DISPATCH ? "dispatch" : "combine";
+}
+
+int ep_transport_roundings(const struct ep_transport *transport, int num_ranks)
+{
+    return transport->roundings == EP_ROUNDINGS_PER_RANK ? num_ranks : transport->roundings;
 }
 
 enum ep_status ep_transport_run(const struct ep_transport *transport, enum ep_op op, void *state)

@@ -53,6 +53,7 @@ struct ep_transport_phase {
 };
 
 enum { EP_TRANSPORT_MAX_PHASES = 5, EP_TRANSPORT_MAX_TOP_K = 1024 };
+enum { EP_ROUNDINGS_PER_RANK = 0 }; /* one where each rank adds its part */
 
 enum ep_op { EP_OP_DISPATCH, EP_OP_COMBINE, EP_NUM_OPS };
 
@@ -68,7 +69,7 @@ struct ep_transport {
     enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
     bool pads;           /* sends rows that carry no token besides */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
-    int roundings;       /* to the row type on a result's way back, its sum's included */
+    int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);
@@ -89,6 +90,9 @@ EP_MUST_CHECK enum ep_status ep_transport_find(const char *name,
 
 /** "dispatch" or "combine". */
 const char *ep_op_name(enum ep_op op);
+
+/** Roundings to the row type on a result's way back over `num_ranks` ranks, its sum's included. */
+int ep_transport_roundings(const struct ep_transport *transport, int num_ranks);
 
 /** Run all phases of `op` in order. */
 EP_MUST_CHECK enum ep_status ep_transport_run(const struct ep_transport *transport, enum ep_op op,

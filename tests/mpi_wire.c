@@ -44,6 +44,31 @@ int MPI_Alltoall(const void *send, int send_count, MPI_Datatype send_type, void 
     return PMPI_Alltoall(send, send_count, send_type, recv, recv_count, recv_type, comm);
 }
 
+int MPI_Allgatherv(const void *send, int send_count, MPI_Datatype send_type, void *recv,
+                   const int *recv_count, const int *recv_start, MPI_Datatype recv_type,
+                   MPI_Comm comm)
+{
+    int size = 0;
+    PMPI_Comm_size(comm, &size);
+    remote_bytes += (size - 1) * bytes_of(send_count, send_type);
+    return PMPI_Allgatherv(send, send_count, send_type, recv, recv_count, recv_start, recv_type,
+                           comm);
+}
+
+/* Every rank sends each other one its part, as the transpose of an all-gather. */
+int MPI_Reduce_scatter(const void *send, void *recv, const int *recv_count, MPI_Datatype type,
+                       MPI_Op op, MPI_Comm comm)
+{
+    int rank = 0;
+    int size = 0;
+    PMPI_Comm_rank(comm, &rank);
+    PMPI_Comm_size(comm, &size);
+    for (int r = 0; r < size; r++) {
+        remote_bytes += r != rank ? bytes_of(recv_count[r], type) : 0;
+    }
+    return PMPI_Reduce_scatter(send, recv, recv_count, type, op, comm);
+}
+
 int MPI_Isend(const void *buffer, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
               MPI_Request *request)
 {
@@ -139,7 +164,8 @@ static void check_transport(const char *name, const char *skew_text, enum ep_dty
 static void test_bytes_on_the_wire(void **state)
 {
     (void)state;
-    static const char *const names[] = {"alltoall", "alltoallv", "alltoallv-dedup", "pairwise"};
+    static const char *const names[] = {"alltoall", "alltoallv", "alltoallv-dedup", "pairwise",
+                                        "allgather"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         check_transport(names[i], "uniform", EP_BF16);
         check_transport(names[i], "zipf:1.2", EP_FP8);
