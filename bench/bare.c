@@ -126,6 +126,31 @@ static enum ep_status ratio_of(const double *a, const double *b, int64_t num, do
     return status;
 }
 
+/* From times [NUM_KINDS][MAX_REPETITIONS + BATCH] to the row; means [2 * row->num] is room to work in. */
+static enum ep_status compare(const double *times, double *means, struct ep_bare_row *row)
+{
+    enum ep_status status = EP_OK;
+    const int64_t num = row->num;
+    const double *phase = times + KIND_PHASE * (MAX_REPETITIONS + BATCH);
+    const double *bare = times + KIND_BARE * (MAX_REPETITIONS + BATCH);
+    const double *again = times + KIND_BARE_AGAIN * (MAX_REPETITIONS + BATCH);
+    const double *phase_again = times + KIND_PHASE_AGAIN * (MAX_REPETITIONS + BATCH);
+    struct ep_summary of_phase;
+    struct ep_summary of_bare;
+    for (int64_t i = 0; i < num; i++) { /* a repetition's two calls of each kind are one sample */
+        means[i] = (phase[i] + phase_again[i]) / 2;
+        means[num + i] = (bare[i] + again[i]) / 2;
+    }
+    EP_TRY(ep_stats_summarize(means, num, &of_phase));
+    EP_TRY(ep_stats_summarize(means + num, num, &of_bare));
+    row->exchange_s = of_phase.median;
+    row->bare_s = of_bare.median;
+    EP_TRY(ratio_of(means, means + num, num, &row->ratio, &row->low, &row->high));
+    EP_TRY(ratio_of(again, bare, num, &row->control_ratio, &row->control_low, &row->control_high));
+out:
+    return status;
+}
+
 static enum ep_status verify(struct ep_session *session, struct setup *s)
 {
     enum ep_status status = EP_OK;
@@ -187,23 +212,8 @@ enum ep_status ep_bare_measure(struct ep_session *session, int64_t pair_bytes, d
         spent_s = ep_comm_now_s() - start_s;
         EP_TRY(ep_comm_max_f64(session->world, &spent_s, 1));
     }
-    const double *phase = times + KIND_PHASE * (MAX_REPETITIONS + BATCH);
-    const double *bare = times + KIND_BARE * (MAX_REPETITIONS + BATCH);
-    const double *again = times + KIND_BARE_AGAIN * (MAX_REPETITIONS + BATCH);
-    const double *phase_again = times + KIND_PHASE_AGAIN * (MAX_REPETITIONS + BATCH);
-    struct ep_summary of_phase;
-    struct ep_summary of_bare;
     struct ep_bare_row r = {.pair_bytes = pair_bytes, .num = num};
-    for (int64_t i = 0; i < num; i++) { /* a repetition's two calls of each kind are one sample */
-        means[i] = (phase[i] + phase_again[i]) / 2;
-        means[num + i] = (bare[i] + again[i]) / 2;
-    }
-    EP_TRY(ep_stats_summarize(means, num, &of_phase));
-    EP_TRY(ep_stats_summarize(means + num, num, &of_bare));
-    r.exchange_s = of_phase.median;
-    r.bare_s = of_bare.median;
-    EP_TRY(ratio_of(means, means + num, num, &r.ratio, &r.low, &r.high));
-    EP_TRY(ratio_of(again, bare, num, &r.control_ratio, &r.control_low, &r.control_high));
+    EP_TRY(ep_comm_agree(session->world, compare(times, means, &r)));
     EP_TRY(verify(session, &s));
     *row = r;
 out:
@@ -233,22 +243,22 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
         bool interrupted = false;
         EP_TRY(ep_session_interrupted(session, &interrupted));
         if (interrupted) {
-            EP_TRY(ep_session_skip(session, "bare", "interrupted"));
+            ep_session_skip(session, "bare", "interrupted");
             break;
         }
         const char *const size = ep_format_bytes((double)sizes[i], text, sizeof text);
         if (sizes[i] > INT_MAX / ep_comm_size(session->world)) {
-            EP_TRY(ep_session_skip(session, "bare", "%s per pair: all of a rank's bytes do not fit "
-                                   "MPI's int", size));
+            ep_session_skip(session, "bare", "%s per pair: all of a rank's bytes do not fit "
+                            "MPI's int", size);
             continue;
         }
-        status = ep_bare_measure(session, sizes[i], budget_s * shares[i], &r);
-        if (status == EP_ENOMEM) { /* agreed on; smaller sizes and later stages go on */
-            EP_TRY(ep_session_skip(session, "bare", "%s per pair: %s", size, ep_error_text()));
+        const enum ep_status measured = ep_bare_measure(session, sizes[i], budget_s * shares[i], &r);
+        if (measured == EP_ENOMEM) { /* agreed on; smaller sizes and later stages go on */
+            ep_session_skip(session, "bare", "%s per pair: %s", size, ep_error_text());
             ep_error_clear();
             continue;
         }
-        EP_TRY(status);
+        EP_TRY(measured);
         num_done++;
         const bool within = r.low >= 1 - tolerance && r.high <= 1 + tolerance;
         ep_table_add(table, "%s", ep_format_bytes((double)sizes[i], text, sizeof text));
@@ -270,12 +280,12 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
                                       r.control_low, r.control_high));
         }
         if (!within) {
-            EP_TRY(ep_session_warn(session, "harness-agreement", "%s per pair: the exchange phase is "
-                                   "%.4f (%.4f to %.4f) of a bare MPI_Alltoallv; control %.4f (%.4f "
-                                   "to %.4f)",
-                                   ep_format_bytes((double)sizes[i], text, sizeof text), r.ratio,
-                                   r.low, r.high, r.control_ratio, r.control_low,
-                                   r.control_high));
+            ep_session_warn(session, "harness-agreement", "%s per pair: the exchange phase is "
+                            "%.4f (%.4f to %.4f) of a bare MPI_Alltoallv; control %.4f (%.4f "
+                            "to %.4f)",
+                            ep_format_bytes((double)sizes[i], text, sizeof text), r.ratio,
+                            r.low, r.high, r.control_ratio, r.control_low,
+                            r.control_high);
         }
     }
     ep_session_count_visits(session, num_done, (int64_t)num_sizes);

@@ -67,41 +67,49 @@ static bool single_copy_works(void)
     return child < 0 || waitpid(child, &status, 0) < 0 || status == 0;
 }
 
+static void free_parts(struct ep_comm *c)
+{
+    if (c->node != MPI_COMM_NULL) {
+        MPI_Comm_free(&c->node);
+    }
+    MPI_Comm_free(&c->handle);
+    free(c->node_of);
+}
+
 /* Takes over `handle`. */
 static enum ep_status wrap(MPI_Comm handle, struct ep_comm **comm)
 {
     enum ep_status status = EP_OK;
+    struct ep_comm c = {.handle = handle, .node = MPI_COMM_NULL};
+    struct ep_comm *made = NULL;
     int *leaders = NULL;
-    struct ep_comm *c = calloc(1, sizeof *c);
-    if (c == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for a communicator");
-    }
-    c->handle = handle;
-    c->node = MPI_COMM_NULL;
     EP_TRY(MPI(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN)));
-    EP_TRY(MPI(MPI_Comm_rank(handle, &c->rank)));
-    EP_TRY(MPI(MPI_Comm_size(handle, &c->size)));
-    EP_TRY(MPI(MPI_Comm_rank(MPI_COMM_WORLD, &c->world_rank)));
-    c->node_of = calloc((size_t)c->size, sizeof *c->node_of);
-    leaders = calloc((size_t)c->size, sizeof *leaders);
-    if (c->node_of == NULL || leaders == NULL) {
-        status = ep_error_set(EP_ENOMEM, "no memory for %d ranks", c->size);
-        goto out;
+    EP_TRY(MPI(MPI_Comm_rank(handle, &c.rank)));
+    EP_TRY(MPI(MPI_Comm_size(handle, &c.size)));
+    EP_TRY(MPI(MPI_Comm_rank(MPI_COMM_WORLD, &c.world_rank)));
+    c.node_of = calloc((size_t)c.size, sizeof *c.node_of);
+    leaders = calloc((size_t)c.size, sizeof *leaders);
+    made = calloc(1, sizeof *made);
+    if (c.node_of == NULL || leaders == NULL || made == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for a communicator of %d ranks", c.size);
     }
-    EP_TRY(MPI(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, c->rank, MPI_INFO_NULL,
-                                   &c->node)));
+    EP_TRY(ep_comm_agree(&c, status));
+    EP_TRY(MPI(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, c.rank, MPI_INFO_NULL, &c.node)));
     /* A node is named by its lowest rank; nodes are numbered in the order of those. */
-    int leader = c->rank;
-    EP_TRY(MPI(MPI_Bcast(&leader, 1, MPI_INT, 0, c->node)));
+    int leader = c.rank;
+    EP_TRY(MPI(MPI_Bcast(&leader, 1, MPI_INT, 0, c.node)));
     EP_TRY(MPI(MPI_Allgather(&leader, 1, MPI_INT, leaders, 1, MPI_INT, handle)));
-    for (int r = 0; r < c->size; r++) {
-        c->node_of[r] = leaders[r] == r ? c->num_nodes++ : c->node_of[leaders[r]];
+    for (int r = 0; r < c.size; r++) {
+        c.node_of[r] = leaders[r] == r ? c.num_nodes++ : c.node_of[leaders[r]];
     }
-    *comm = c;
-    c = NULL;
+    *made = c;
+    *comm = made;
 out:
     free(leaders);
-    ep_comm_destroy(c);
+    if (status != EP_OK) {
+        free_parts(&c);
+        free(made);
+    }
     return status;
 }
 
@@ -139,15 +147,10 @@ void ep_comm_finalize(struct ep_comm *world)
 
 void ep_comm_destroy(struct ep_comm *comm)
 {
-    if (comm == NULL) {
-        return;
+    if (comm != NULL) {
+        free_parts(comm);
+        free(comm);
     }
-    if (comm->node != MPI_COMM_NULL) {
-        MPI_Comm_free(&comm->node);
-    }
-    MPI_Comm_free(&comm->handle);
-    free(comm->node_of);
-    free(comm);
 }
 
 int ep_comm_rank(const struct ep_comm *comm)
@@ -536,7 +539,12 @@ static enum ep_status hook_max(void *ctx, double *values, int64_t num)
     return ep_comm_max_f64(ctx, values, num);
 }
 
+static enum ep_status hook_agree(void *ctx, enum ep_status local)
+{
+    return ep_comm_agree(ctx, local);
+}
+
 struct ep_harness_env ep_comm_harness_env(struct ep_comm *comm)
 {
-    return (struct ep_harness_env){hook_now_s, hook_sync, hook_max, comm};
+    return (struct ep_harness_env){hook_now_s, hook_sync, hook_max, hook_agree, comm};
 }

@@ -211,7 +211,7 @@ static enum ep_status measure_op(struct ep_session *s, struct visit *v,
         work.phases[i] = transport->ops[v->op].phases[i].run;
     }
     const struct ep_harness_plan plan = plan_of(s, effort, time_s);
-    EP_TRY(ep_session_begin_record(s, comm, record));
+    EP_TRY(ep_comm_agree(comm, ep_session_begin_record(s, comm, record)));
     record->null_s = s->null_cadence_s;
     EP_TRY(ep_harness_measure(&env, &work, &plan, &whole));
     const struct ep_os_counters during = ep_os_counters_since(&v->before);

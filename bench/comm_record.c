@@ -233,6 +233,23 @@ out:
     return status;
 }
 
+/* One phase of the record; medians [num_ranks]. */
+static enum ep_status add_phase(const char *name, const struct ep_harness_result *result,
+                                const double *medians, int num_ranks, int64_t copied_bytes,
+                                struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    struct ep_record_phase *item = NULL;
+    EP_TRY(ep_record_add_phase(record, name, &item));
+    item->median_s = result->summary.median;
+    item->low_s = result->summary.low;
+    item->high_s = result->summary.high;
+    item->copied_bytes_max = copied_bytes;
+    EP_TRY(ep_record_set_f64s(&item->rank_median_s, medians, num_ranks));
+out:
+    return status;
+}
+
 static enum ep_status fill_phases(const struct ep_comm_setting *s, enum ep_op op, const void *state,
                                   const struct ep_harness_phases *phases,
                                   struct ep_record *record)
@@ -248,13 +265,8 @@ static enum ep_status fill_phases(const struct ep_comm_setting *s, enum ep_op op
         int64_t copied = phase->copied_bytes != NULL ? phase->copied_bytes(state) : 0;
         EP_TRY(ep_comm_max_i64(s->comm, &copied, 1));
         EP_TRY(ep_comm_allgather_f64(s->comm, &result->local_median_s, 1, medians));
-        struct ep_record_phase *item = NULL;
-        EP_TRY(ep_record_add_phase(record, phase->name, &item));
-        item->median_s = result->summary.median;
-        item->low_s = result->summary.low;
-        item->high_s = result->summary.high;
-        item->copied_bytes_max = copied;
-        EP_TRY(ep_record_set_f64s(&item->rank_median_s, medians, num_ranks));
+        status = add_phase(phase->name, result, medians, num_ranks, copied, record);
+        EP_TRY(ep_comm_agree(s->comm, status));
     }
 out:
     free(medians);

@@ -57,14 +57,13 @@ const char *ep_comm_style_transport(const struct ep_style *style)
     return has_transport(style->transport) ? style->transport : style->nearest;
 }
 
-enum ep_status ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
-                                  const struct ep_comm_case *point)
+void ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
+                        const struct ep_comm_case *point)
 {
-    enum ep_status status = EP_OK;
     char text[320];
     const struct ep_style *style = options->capacity.style;
     if (style == NULL) {
-        return EP_OK;
+        return;
     }
     const char *set = ep_comm_style_transport(style);
     if (ep_comm_is_root(session->world)) {
@@ -72,16 +71,14 @@ enum ep_status ep_comm_style_tell(struct ep_session *session, const struct ep_co
                 style->system, options->transport != NULL ? options->transport : set,
                 ep_capacity_describe(&point->capacity, text, sizeof text), style->beyond);
     }
-    EP_TRY(ep_session_warn(session, "style-router",
-                           "style %s routes by %s; here tokens follow --skew, whose slots and "
-                           "weights stand for the router's",
-                           style->name, point->top_k == 1 ? style->router : style->router_more));
+    ep_session_warn(session, "style-router",
+                    "style %s routes by %s; here tokens follow --skew, whose slots and weights stand "
+                    "for the router's",
+                    style->name, point->top_k == 1 ? style->router : style->router_more);
     if (strcmp(set, style->transport) != 0 && options->transport == NULL) {
-        EP_TRY(ep_session_warn(session, "style-transport",
-                               "style %s has the transport %s; this program lacks it and uses %s, "
-                               "the nearest",
-                               style->name, style->transport, set));
+        ep_session_warn(session, "style-transport",
+                        "style %s has the transport %s; this program lacks it and uses %s, the "
+                        "nearest",
+                        style->name, style->transport, set);
     }
-out:
-    return status;
 }

@@ -27,8 +27,7 @@ const char *ep_comm_style_transport(const struct ep_style *style);
 /** Say on stderr (rank 0) what a style set and what the system has beyond, and note as doubts about
  *  the run what it could not set. `point` is a case of the sweep. Nothing without a style.
  *  Collective over the session's world. */
-EP_MUST_CHECK enum ep_status ep_comm_style_tell(struct ep_session *session,
-                                                const struct ep_comm_options *options,
-                                                const struct ep_comm_case *point);
+void ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
+                        const struct ep_comm_case *point);
 
 #endif

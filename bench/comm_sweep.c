@@ -400,8 +400,8 @@ static enum ep_status check_cases(struct ep_comm_sweep *s, struct ep_session *se
         bool wraps = false;
         EP_TRY(check_case(&s->cases[i], session->options.seed, &wraps, s->routing_ids[i]));
         if (wraps) {
-            EP_TRY(ep_session_warn(session, "trace-wraps", "%s has fewer tokens than the ranks "
-                                   "together: its rows come again", s->cases[i].skew->text));
+            ep_session_warn(session, "trace-wraps", "%s has fewer tokens than the ranks "
+                            "together: its rows come again", s->cases[i].skew->text);
         }
     }
 out:
@@ -432,7 +432,7 @@ static enum ep_status find_part(struct parts *parts, struct ep_session *session,
     }
     EP_ASSERT(parts->num < MAX_LIST * 3);
     struct ep_comm *forced = NULL;
-    EP_TRY(ep_comm_create_part(session->world, (int)point->num_ranks, point->spread, &some));
+    status = ep_comm_create_part(session->world, (int)point->num_ranks, point->spread, &some);
     if (some != NULL) {
         status = ep_comm_create_forced(some, point->algorithm, &forced);
     }
@@ -478,9 +478,9 @@ static enum ep_status visit_one(struct ep_comm_sweep *s, struct ep_session *sess
     EP_TRY(find_part(parts, session, point, &part));
     status = ep_comm_case_visit(session, part, point, &effort, visit, records);
     if (status == EP_ENOMEM) {
-        EP_TRY(ep_session_skip(session, "no-memory", "%s, %s, top-k %" PRId64 ", %" PRId64
-                               " tokens: %s", point->transport->name, point->skew->text,
-                               point->top_k, point->tokens, ep_error_text()));
+        ep_session_skip(session, "no-memory", "%s, %s, top-k %" PRId64 ", %" PRId64
+                        " tokens: %s", point->transport->name, point->skew->text,
+                        point->top_k, point->tokens, ep_error_text());
         ep_error_clear();
         status = EP_OK;
         goto out;
@@ -559,14 +559,14 @@ static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *sess
             EP_TRY(time_left(s, session, start_s, &left_s));
             EP_TRY(ep_session_interrupted(session, &interrupted));
             if (interrupted) {
-                EP_TRY(ep_session_skip(session, "interrupted", "%" PRId64 " of %" PRId64 " visits of "
-                                       "comm are left out", total - done, total));
+                ep_session_skip(session, "interrupted", "%" PRId64 " of %" PRId64 " visits of "
+                                "comm are left out", total - done, total);
             } else if (left_s <= 0) {
                 const struct ep_comm_case *point = &s->cases[order[i]];
-                EP_TRY(ep_session_skip(session, "over-budget",
-                                       "visit %" PRId64 " of %s, %s, top-k %" PRId64 ", %" PRId64
-                                       " tokens", visit + 1, point->transport->name,
-                                       point->skew->text, point->top_k, point->tokens));
+                ep_session_skip(session, "over-budget",
+                                "visit %" PRId64 " of %s, %s, top-k %" PRId64 ", %" PRId64
+                                " tokens", visit + 1, point->transport->name,
+                                point->skew->text, point->top_k, point->tokens);
             } else {
                 /* Setting up and checking take about as long as measuring: plan for half. */
                 const double share_s = left_s / (double)(total - done) / 2;
@@ -596,7 +596,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
                            : ep_comm_table_create(&table);
     EP_TRY(ep_comm_agree(session->world, status));
-    EP_TRY(ep_comm_style_tell(session, &s->options, &s->cases[0]));
+    ep_comm_style_tell(session, &s->options, &s->cases[0]);
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(visit_all(s, session, table, order));
     if (ep_comm_is_root(session->world) && !s->options.quiet) {

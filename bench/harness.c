@@ -116,13 +116,15 @@ static int64_t clamp(double value, int64_t low, int64_t high)
     return value <= (double)low ? low : value >= (double)high ? high : (int64_t)value;
 }
 
-static enum ep_status summarize_local(struct ep_harness_result *result)
+/* Samples of all ranks, and this rank's own median. */
+static enum ep_status summarize(struct ep_harness_result *result)
 {
+    enum ep_status status = EP_OK;
     struct ep_summary local;
-    const enum ep_status status = ep_stats_summarize(result->local_s, result->num, &local);
-    if (status == EP_OK) {
-        result->local_median_s = local.median;
-    }
+    EP_TRY(ep_stats_summarize(result->samples_s, result->num, &result->summary));
+    EP_TRY(ep_stats_summarize(result->local_s, result->num, &local));
+    result->local_median_s = local.median;
+out:
     return status;
 }
 
@@ -152,7 +154,7 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
             target = clamp((double)r.num + left, r.num + 1, target);
         }
         target = clamp((double)target, floor_samples, plan->max_samples);
-        EP_TRY(reserve(&r, &capacity, target + 1));
+        EP_TRY(env->agree(env->ctx, reserve(&r, &capacity, target + 1)));
         const double start_s = env->now_s(env->ctx);
         const int64_t first = r.num;
         for (; r.num < target; r.num++) {
@@ -166,7 +168,7 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
         spent_s += r.samples_s[r.num];
         sample_s = r.samples_s[r.num] / (double)batch;
 
-        EP_TRY(ep_stats_summarize(r.samples_s, r.num, &r.summary));
+        EP_TRY(env->agree(env->ctx, summarize(&r)));
         if (r.num >= plan->min_samples && is_precise(&r.summary, plan)) {
             r.stop = EP_STOP_PRECISE;
             break;
@@ -181,7 +183,6 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
         }
         target = r.num + (r.num + 1) / 2;
     }
-    EP_TRY(summarize_local(&r));
     *result = r;
     r = (struct ep_harness_result){0};
 out:
@@ -203,23 +204,31 @@ out:
     return status;
 }
 
+static enum ep_status reserve_phases(struct ep_harness_phases *p, int num_phases,
+                                     int64_t num_samples)
+{
+    enum ep_status status = EP_OK;
+    p->phases = calloc((size_t)num_phases, sizeof *p->phases);
+    if (p->phases == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %d phases", num_phases);
+    }
+    p->num_phases = num_phases;
+    for (int i = 0; i < num_phases; i++) {
+        int64_t capacity = 0;
+        EP_TRY(reserve(&p->phases[i], &capacity, num_samples));
+    }
+out:
+    return status;
+}
+
 enum ep_status ep_harness_measure_phases(const struct ep_harness_env *env,
                                          const struct ep_harness_work *work, int64_t num_samples,
                                          struct ep_harness_phases *phases)
 {
     EP_ASSERT(work->num_phases >= 1 && num_samples >= 1);
     enum ep_status status = EP_OK;
-    struct ep_harness_phases p = {.num_phases = work->num_phases};
-    p.phases = calloc((size_t)work->num_phases, sizeof *p.phases);
-    if (p.phases == NULL) {
-        p.num_phases = 0;
-        status = ep_error_set(EP_ENOMEM, "no memory for %d phases", work->num_phases);
-        goto out;
-    }
-    for (int i = 0; i < p.num_phases; i++) {
-        int64_t capacity = 0;
-        EP_TRY(reserve(&p.phases[i], &capacity, num_samples));
-    }
+    struct ep_harness_phases p = {0};
+    EP_TRY(env->agree(env->ctx, reserve_phases(&p, work->num_phases, num_samples)));
     for (int64_t n = -1; n < num_samples; n++) { /* repetition -1 warms up */
         if (work->prepare != NULL) {
             EP_TRY(work->prepare(work->ctx));
@@ -237,8 +246,7 @@ enum ep_status ep_harness_measure_phases(const struct ep_harness_env *env,
         r->num = num_samples;
         memcpy(r->samples_s, r->local_s, (size_t)num_samples * sizeof *r->samples_s);
         EP_TRY(env->max(env->ctx, r->samples_s, num_samples));
-        EP_TRY(ep_stats_summarize(r->samples_s, r->num, &r->summary));
-        EP_TRY(summarize_local(r));
+        EP_TRY(env->agree(env->ctx, summarize(r)));
     }
     *phases = p;
     p = (struct ep_harness_phases){0};

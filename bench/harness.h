@@ -17,6 +17,9 @@ struct ep_harness_env {
     enum ep_status (*sync)(void *ctx);
     /* Element-wise maximum over all ranks of values [num], result on every rank, in place. */
     enum ep_status (*max)(void *ctx, double *values, int64_t num);
+    /* `local` is this rank's status; returns the worst of all ranks on every rank. Called where memory
+     * may be refused on one rank alone, so that no other waits for it in the next reduction. */
+    enum ep_status (*agree)(void *ctx, enum ep_status local);
     void *ctx;
 };
 

@@ -112,11 +112,13 @@ static enum ep_status end(void *ctx, const double *samples_s, int64_t num, doubl
         result.samples_s[i] = result.local_s[i] = is_active(one) ? samples_s[i] : 0.0;
     }
     EP_TRY(ep_comm_max_f64(session->world, result.samples_s, num));
-    EP_TRY(ep_stats_summarize(result.samples_s, num, &result.summary));
+    EP_TRY(ep_comm_agree(session->world,
+                         ep_stats_summarize(result.samples_s, num, &result.summary)));
     one->median_s = result.summary.median;
     ep_stats_sort(result.local_s, num);
     result.local_median_s = ep_stats_median_sorted(result.local_s, num);
-    EP_TRY(ep_session_begin_record(session, session->world, &record));
+    EP_TRY(ep_comm_agree(session->world,
+                         ep_session_begin_record(session, session->world, &record)));
     EP_TRY(ep_session_set_samples(session, session->world, &result, &counters, &record));
     if (ep_comm_is_root(session->world)) {
         status = fill_record(one, begin_s, &record);
@@ -331,14 +333,15 @@ static enum ep_status add_backends(struct ep_kernels_cases *cases,
     enum ep_status status = EP_OK;
     for (int64_t b = 0; b < cases->grid->num_backends; b++) {
         struct ep_kernels_case like = {.shape = shape, .dtype = dtype};
-        status = ep_gemm_find(cases->grid->backends[b], dtype, &like.backend);
-        if (status == EP_EENV) {
-            EP_TRY(ep_session_warn(cases->session, cases->grid->backends[b], "%s",
-                                   ep_error_text()));
+        const enum ep_status found =
+            ep_gemm_find(cases->grid->backends[b], dtype, &like.backend);
+        if (found == EP_EENV) {
+            ep_session_warn(cases->session, cases->grid->backends[b], "%s",
+                            ep_error_text());
             ep_error_clear();
             continue;
         }
-        EP_TRY(status);
+        EP_TRY(found);
         EP_TRY(add_gemms(cases, &like));
         EP_TRY(add_ffns(cases, &like));
     }

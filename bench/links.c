@@ -272,7 +272,8 @@ enum ep_status ep_links_measure(struct ep_comm *comm, struct ep_arena *arena,
     plan.stream_repetitions = *repetitions;
     EP_TRY(ep_harness_measure(&env, &run, &plan, result));
     *counters = ep_os_counters_since(&e.before);
-    EP_TRY(scale_result(result, 1.0 / (patterns[work->pattern].both_ways ? 2 : e.window)));
+    const double messages = patterns[work->pattern].both_ways ? 2 : e.window;
+    EP_TRY(ep_comm_agree(comm, scale_result(result, 1.0 / messages)));
     EP_TRY(verify(comm, &e, work->seed, check));
 out:
     return status;

@@ -173,9 +173,9 @@ static enum ep_status open_directory(struct ep_session *s, int argc, char **argv
         s->writes = true;
         EP_TRY(ep_session_read_visits(s));
         if (s->dir.dropped_bytes > 0) {
-            EP_TRY(ep_session_warn(s, "truncated-record", "%s: a record cut short by a crash "
-                                   "(%lld bytes) was removed", s->options.append,
-                                   (long long)s->dir.dropped_bytes));
+            ep_session_warn(s, "truncated-record", "%s: a record cut short by a crash "
+                            "(%lld bytes) was removed", s->options.append,
+                            (long long)s->dir.dropped_bytes);
         }
         return EP_OK;
     }
@@ -283,6 +283,10 @@ enum ep_status ep_session_close(struct ep_session *s)
         status = ep_error_set(EP_ECHECK, "%lld records failed their check: rows were wrong, "
                               "missing or doubled", (long long)s->num_failed_checks);
     }
+    if (status == EP_OK && s->num_lost_notes > 0) {
+        status = ep_error_set(EP_ENOMEM, "no memory for %d warnings: run.json lacks them",
+                              s->num_lost_notes);
+    }
     if (status == EP_OK && s->interrupted) {
         char later[64] = "";
         if (s->stages_left > 0) {
@@ -306,32 +310,38 @@ static bool has_note(const struct ep_record_notes *notes, const char *name)
     return false;
 }
 
-enum ep_status ep_session_warn(struct ep_session *s, const char *name, const char *format, ...)
+/* Text of a note; where it cannot be kept, the session's end says so: it was printed, and no other rank
+ * should wait for a rank 0 that stumbled over a remark. */
+static void keep_note(struct ep_session *s, struct ep_record_notes *notes, const char *label,
+                      const char *name, const char *format, va_list args)
 {
-    if (!ep_comm_is_root(s->world) || has_note(&s->run.warnings, name)) {
-        return EP_OK;
-    }
     char text[1024];
-    va_list args;
-    va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    fprintf(stderr, "warning: %s: %s\n", name, text);
-    return ep_record_add_note(&s->run.warnings, name, "%s", text);
+    fprintf(stderr, "%s: %s: %s\n", label, name, text);
+    if (ep_record_add_note(notes, name, "%s", text) != EP_OK) {
+        ep_error_clear();
+        s->num_lost_notes++;
+    }
 }
 
-enum ep_status ep_session_skip(struct ep_session *s, const char *name, const char *format, ...)
+void ep_session_warn(struct ep_session *s, const char *name, const char *format, ...)
 {
-    if (!ep_comm_is_root(s->world)) {
-        return EP_OK;
-    }
-    char text[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    if (ep_comm_is_root(s->world) && !has_note(&s->run.warnings, name)) {
+        keep_note(s, &s->run.warnings, "warning", name, format, args);
+    }
     va_end(args);
-    fprintf(stderr, "skipped: %s: %s\n", name, text);
-    return ep_record_add_note(&s->run.skipped, name, "%s", text);
+}
+
+void ep_session_skip(struct ep_session *s, const char *name, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (ep_comm_is_root(s->world)) {
+        keep_note(s, &s->run.skipped, "skipped", name, format, args);
+    }
+    va_end(args);
 }
 
 static enum ep_status null_run(void *ctx)
@@ -394,11 +404,11 @@ enum ep_status ep_session_probe_distance(struct ep_session *s)
     s->barrier_low_s = s->barrier_low_s > 0 ? fmin(s->barrier_low_s, median_s) : median_s;
     s->barrier_high_s = fmax(s->barrier_high_s, median_s);
     if (s->barrier_high_s > 1.5 * s->barrier_low_s) {
-        EP_TRY(ep_session_warn(s, "moving-ranks", "a barrier took %.2f us at one time and %.2f us at "
-                               "another: the distance between ranks changes during the run (virtual "
-                               "CPUs that are moved between host cores?), so visits of one case "
-                               "differ; trust medians over many visits", s->barrier_low_s * 1e6,
-                               s->barrier_high_s * 1e6));
+        ep_session_warn(s, "moving-ranks", "a barrier took %.2f us at one time and %.2f us at "
+                        "another: the distance between ranks changes during the run (virtual "
+                        "CPUs that are moved between host cores?), so visits of one case "
+                        "differ; trust medians over many visits", s->barrier_low_s * 1e6,
+                        s->barrier_high_s * 1e6);
     }
 out:
     ep_harness_result_fini(&result);

@@ -59,6 +59,7 @@ struct ep_session {
     unsigned done_kinds;        /* bit k: the resumed run has records of kind k */
     int64_t order_idx;          /* of the next record */
     int64_t num_failed_checks;  /* records whose check failed */
+    int num_lost_notes;         /* warnings that found no memory */
     bool interrupted;           /* a signal came: no other record is begun */
     int64_t visits_asked;       /* of the stages that were begun */
     int64_t visits_done;
@@ -88,13 +89,14 @@ EP_MUST_CHECK enum ep_status ep_session_measure_null(struct ep_session *session)
  *  between cores that share a cache and cores that do not. Collective. */
 EP_MUST_CHECK enum ep_status ep_session_probe_distance(struct ep_session *session);
 
-/** Rank 0: note a doubt about the whole run, once per name, on stderr and in run.json. */
-EP_MUST_CHECK enum ep_status ep_session_warn(struct ep_session *session, const char *name,
-                                             const char *format, ...) EP_PRINTF(3, 4);
+/** Rank 0: note a doubt about the whole run, once per name, on stderr and in run.json. A note that finds
+ *  no memory is printed only, and ep_session_close() says so. */
+void ep_session_warn(struct ep_session *session, const char *name, const char *format, ...)
+    EP_PRINTF(3, 4);
 
-/** Rank 0: note what was left out and why. */
-EP_MUST_CHECK enum ep_status ep_session_skip(struct ep_session *session, const char *name,
-                                             const char *format, ...) EP_PRINTF(3, 4);
+/** Rank 0: note what was left out and why, likewise. */
+void ep_session_skip(struct ep_session *session, const char *name, const char *format, ...)
+    EP_PRINTF(3, 4);
 
 /** Fill the keys that every record has (host, launch, order, start, ranks, nodes, seed, cadence,
  *  pages, threads, null_s). `comm` is the ranks that measure. Any rank; not collective. */

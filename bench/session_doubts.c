@@ -24,31 +24,31 @@ enum ep_status ep_session_find_doubts(struct ep_session *s)
     EP_TRY(ep_comm_agree(s->world, ep_restrictions_discover(&limits)));
     const double load = load_average();
     if (s->topo->num_oversubscribed > 0) {
-        EP_TRY(ep_session_warn(s, "oversubscribed", "%lld ranks share hardware threads with "
-                               "others: times include waiting for a turn; use fewer ranks (-n)",
-                               (long long)s->topo->num_oversubscribed));
+        ep_session_warn(s, "oversubscribed", "%lld ranks share hardware threads with "
+                        "others: times include waiting for a turn; use fewer ranks (-n)",
+                        (long long)s->topo->num_oversubscribed);
     }
     if (s->topo->num_floating > 0) {
-        EP_TRY(ep_session_warn(s, "unbound-ranks", "%lld ranks are not bound to one core: they may "
-                               "move, and have no level below the host; bind them (mpirun "
-                               "--bind-to core)", (long long)s->topo->num_floating));
+        ep_session_warn(s, "unbound-ranks", "%lld ranks are not bound to one core: they may "
+                        "move, and have no level below the host; bind them (mpirun "
+                        "--bind-to core)", (long long)s->topo->num_floating);
     }
     if (!isnan(limits.quota_cpus) && limits.quota_cpus < (double)limits.allowed_pus) {
-        EP_TRY(ep_session_warn(s, "cpu-quota", "%s grants %.2f CPUs of %lld: ranks are stopped when "
-                               "it is used up", limits.quota_source, limits.quota_cpus,
-                               (long long)limits.allowed_pus));
+        ep_session_warn(s, "cpu-quota", "%s grants %.2f CPUs of %lld: ranks are stopped when "
+                        "it is used up", limits.quota_source, limits.quota_cpus,
+                        (long long)limits.allowed_pus);
     }
     if (load > 0.5 + ep_comm_size(s->world)) {
-        EP_TRY(ep_session_warn(s, "load", "load average %.1f with %d ranks: something else is "
-                               "running", load, ep_comm_size(s->world)));
+        ep_session_warn(s, "load", "load average %.1f with %d ranks: something else is "
+                        "running", load, ep_comm_size(s->world));
     }
     if (s->clock_step_s > 1e-7) {
-        EP_TRY(ep_session_warn(s, "coarse-clock", "the clock moves in steps of %.0f ns: short "
-                               "times are not to be trusted", s->clock_step_s * 1e9));
+        ep_session_warn(s, "coarse-clock", "the clock moves in steps of %.0f ns: short "
+                        "times are not to be trusted", s->clock_step_s * 1e9);
     }
 #if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__)
-    EP_TRY(ep_session_warn(s, "debug-build", "built without optimisation or with a sanitizer: no "
-                           "number of this run says anything"));
+    ep_session_warn(s, "debug-build", "built without optimisation or with a sanitizer: no "
+                    "number of this run says anything");
 #endif
 out:
     return status;

@@ -19,6 +19,8 @@ struct fake {
     size_t length;
     int64_t num_reduced; /* values in the last reduction */
     int fail_run_at;     /* run index that fails, -1 = none */
+    int num_agreed;
+    int fail_agree_at;   /* agreement at which the other rank fails, 0 = none */
 };
 
 static void event(struct fake *f, char letter)
@@ -54,6 +56,16 @@ static enum ep_status fake_max(void *ctx, double *values, int64_t num)
     }
     f->num_reduced = num;
     return EP_OK;
+}
+
+static enum ep_status fake_agree(void *ctx, enum ep_status local)
+{
+    struct fake *f = ctx;
+    event(f, 'a');
+    if (++f->num_agreed == f->fail_agree_at) {
+        return ep_error_set(EP_ENOMEM, "rank 1: no memory");
+    }
+    return local;
 }
 
 static enum ep_status fake_run(void *ctx)
@@ -106,7 +118,7 @@ static void fake_begin(void *ctx)
 
 static struct ep_harness_env env_of(struct fake *f)
 {
-    return (struct ep_harness_env){fake_now, fake_sync, fake_max, f};
+    return (struct ep_harness_env){fake_now, fake_sync, fake_max, fake_agree, f};
 }
 
 static void test_order_of_events(void **state)
@@ -123,8 +135,9 @@ static void test_order_of_events(void **state)
     struct ep_harness_result result = {0};
     CHECK_OK(ep_harness_measure(&env, &work, &plan, &result));
     /* warm-up: two clock reads around one repetition, one reduction; then counting begins (b), and a
-     * batch of two: prepare and sync come before the first clock read, only `run` between the two. */
-    assert_string_equal(f.log, "tt" "pstrt" "tm" "b" "t" "pstrt" "pstrt" "tm");
+     * batch of two: prepare and sync come before the first clock read, only `run` between the two. Ranks
+     * agree (a) that they have memory before the batch, and that they could sum it up after it. */
+    assert_string_equal(f.log, "tt" "pstrt" "tm" "b" "a" "t" "pstrt" "pstrt" "tm" "a");
     assert_int_equal(result.num, 2);
     CHECK_NEAR(result.samples_s[0], 1, 1e-12);
     assert_int_equal(result.stop, EP_STOP_SAMPLES);
@@ -248,7 +261,7 @@ static void test_stream_has_one_sync_a_block(void **state)
     plan.min_samples = plan.max_samples = 1;
     struct ep_harness_result result = {0};
     CHECK_OK(ep_harness_measure(&env, &work, &plan, &result));
-    assert_string_equal(f.log, "tt" "strrrt" "tm" "t" "strrrt" "tm");
+    assert_string_equal(f.log, "tt" "strrrt" "tm" "a" "t" "strrrt" "tm" "a");
     CHECK_NEAR(result.samples_s[0], 1, 1e-12);
     ep_harness_result_fini(&result);
 }
@@ -264,7 +277,7 @@ static void test_phases(void **state)
         .num_phases = 3, .phase_ctx = &f};
     struct ep_harness_phases phases = {0};
     CHECK_OK(ep_harness_measure_phases(&env, &work, 2, &phases));
-    assert_string_equal(f.log, "st0tst1tst2t" "st0tst1tst2t" "st0tst1tst2t" "mmm");
+    assert_string_equal(f.log, "a" "st0tst1tst2t" "st0tst1tst2t" "st0tst1tst2t" "mamama");
     assert_int_equal(phases.num_phases, 3);
     CHECK_NEAR(phases.phases[0].summary.median, 2, 1e-12); /* the other rank's */
     CHECK_NEAR(phases.phases[0].local_median_s, 1, 1e-12);
@@ -284,6 +297,25 @@ static void test_failure_leaves_result_untouched(void **state)
     assert_null(result.samples_s);
 }
 
+static void test_another_rank_has_no_memory(void **state)
+{
+    (void)state;
+    /* Of one batch: before its samples, and after its reduction. Nothing may follow that waits for all. */
+    static const char *const logs[] = {"tt" "strt" "tm" "a", "tt" "strt" "tm" "a" "t" "strt" "tm" "a"};
+    for (int at = 1; at <= 2; at++) {
+        struct fake f = {.run_s = {1}, .num_runs = 1, .fail_run_at = -1, .fail_agree_at = at};
+        const struct ep_harness_env env = env_of(&f);
+        const struct ep_harness_work work = {.run = fake_run, .ctx = &f};
+        struct ep_harness_plan plan = ep_harness_plan_default(1e9);
+        plan.warmup_repetitions = 1;
+        plan.min_samples = plan.max_samples = 1;
+        struct ep_harness_result result = {0};
+        CHECK_FAILS(ep_harness_measure(&env, &work, &plan, &result), EP_ENOMEM, "rank 1: no memory");
+        assert_string_equal(f.log, logs[at - 1]);
+        assert_null(result.samples_s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_stream_has_one_sync_a_block),
         cmocka_unit_test(test_phases),
         cmocka_unit_test(test_failure_leaves_result_untouched),
+        cmocka_unit_test(test_another_rank_has_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
