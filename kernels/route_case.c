@@ -3,8 +3,8 @@
 #include "kernels/route_case.h"
 
 #include "base/units.h"
-#include "kernels/route_capacity.h"
 #include "kernels/place_file.h"
+#include "kernels/route_capacity.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
 
@@ -14,25 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_RANKS = 8, DEFAULT_TOKENS = 4096, DEFAULT_HIDDEN = 7168 };
-
 /* --- what was asked for ------------------------------------------------------------------- */
 
 static enum ep_status check_combination(const struct ep_route_options *o)
 {
-    const struct {
-        bool given;
-        const char *name;
-    } generator[] = {
-        {o->skew != NULL, "--skew"},
-        {o->tokens != 0, "--tokens"},
-        {o->tokens_per_rank != NULL, "--tokens-per-rank"},
-        {o->seed_given, "--seed"},
-    };
+    static const enum ep_route_option generator[] = {EP_ROUTE_SKEW, EP_ROUTE_TOKENS,
+                                                     EP_ROUTE_TOKENS_PER_RANK, EP_ROUTE_SEED};
     for (size_t i = 0; i < sizeof generator / sizeof generator[0]; i++) {
-        if (o->assignments != NULL && generator[i].given) {
+        if (o->assignments != NULL && ep_route_option_given(o, generator[i])) {
             return ep_error_set(EP_EINVAL, "%s cannot be given with --assignments",
-                                generator[i].name);
+                                ep_route_option_name(generator[i]));
         }
     }
     if (o->tokens != 0 && o->tokens_per_rank != NULL) {
@@ -52,59 +43,18 @@ static enum ep_status check_combination(const struct ep_route_options *o)
     if (o->assignments == NULL && o->layer >= 0) {
         return ep_error_set(EP_EINVAL, "--layer is for --assignments");
     }
-    if (o->token_bytes != 0 && (o->hidden != 0 || o->dtype_given)) {
+    if (o->token_bytes != 0 && (o->hidden != 0 || ep_route_option_given(o, EP_ROUTE_DTYPE))) {
         return ep_error_set(EP_EINVAL, "--token-bytes replaces --hidden and --dtype; give one");
     }
     return EP_OK;
 }
 
-/* The model's value, unless the user gives another: a model is a set of defaults. */
-static enum ep_status apply_model(struct ep_route_case *r, struct ep_route_options *o)
-{
-    enum ep_status status;
-    const struct ep_model *model = NULL;
-    if (o->model == NULL) {
-        return EP_OK;
-    }
-    EP_TRY(ep_models_create(&r->models));
-    EP_TRY(ep_models_find(r->models, o->model, &model));
-    o->num_experts = o->num_experts != 0 ? o->num_experts : model->num_experts;
-    o->top_k = o->top_k != 0 ? o->top_k : model->top_k;
-    o->hidden = o->hidden != 0 || o->token_bytes != 0 ? o->hidden : model->hidden;
-out:
-    return status;
-}
-
 static void set_row(const struct ep_route_options *o, struct ep_route_case *r)
 {
-    r->hidden = o->token_bytes != 0 ? 0 : o->hidden != 0 ? o->hidden : DEFAULT_HIDDEN;
+    r->hidden = o->token_bytes != 0 ? 0 : o->hidden != 0 ? o->hidden : EP_ROUTE_HIDDEN_DEFAULT;
     r->dtype = o->dtype;
     r->row_bytes = o->token_bytes != 0 ? o->token_bytes : ep_dtype_row_bytes(r->dtype, r->hidden);
     r->bw_bytes_per_s = o->bw_bytes_per_s > 0 ? o->bw_bytes_per_s : (double)NAN;
-}
-
-/* Nodes are blocks of consecutive ranks. */
-static enum ep_status count_nodes(const struct ep_route_options *o, int64_t num_ranks,
-                                  int64_t *num_nodes)
-{
-    const int64_t per_node = o->ranks_per_node;
-    if (per_node != 0 && num_ranks % per_node != 0) {
-        return ep_error_set(EP_EINVAL,
-                            "--ranks-per-node %" PRId64 " does not divide %" PRId64 " ranks",
-                            per_node, num_ranks);
-    }
-    if (o->num_nodes != 0 && num_ranks % o->num_nodes != 0) {
-        return ep_error_set(EP_EINVAL, "--nodes %" PRId64 " does not divide %" PRId64 " ranks",
-                            o->num_nodes, num_ranks);
-    }
-    if (per_node != 0 && o->num_nodes != 0 && per_node * o->num_nodes != num_ranks) {
-        return ep_error_set(EP_EINVAL,
-                            "--nodes %" PRId64 " of --ranks-per-node %" PRId64
-                            " contradict %" PRId64 " ranks",
-                            o->num_nodes, per_node, num_ranks);
-    }
-    *num_nodes = o->num_nodes != 0 ? o->num_nodes : per_node != 0 ? num_ranks / per_node : 1;
-    return EP_OK;
 }
 
 static bool names_placement(const struct ep_route_options *o)
@@ -140,9 +90,8 @@ static enum ep_status read_placement(const struct ep_route_options *o, int64_t n
 static enum ep_status place_experts(const struct ep_route_options *o, int64_t num_experts,
                                     int64_t num_ranks, struct ep_route_case *r)
 {
-    return names_placement(o)
-               ? read_placement(o, num_experts, num_ranks, &r->placement)
-               : ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
+    return names_placement(o) ? read_placement(o, num_experts, num_ranks, &r->placement)
+                              : ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
 }
 
 static enum ep_status check_ranks(int64_t num_ranks)
@@ -159,7 +108,7 @@ static enum ep_status start_traffic(const struct ep_route_options *o, struct ep_
     const int64_t num_ranks = r->placement.num_ranks;
     int32_t *rank_node = NULL;
     EP_TRY(check_ranks(num_ranks));
-    EP_TRY(count_nodes(o, num_ranks, &r->num_nodes));
+    EP_TRY(ep_route_options_nodes(o, num_ranks, &r->num_nodes));
     rank_node = malloc((size_t)num_ranks * sizeof *rank_node);
     if (rank_node == NULL) {
         status = ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
@@ -191,8 +140,8 @@ static enum ep_status place_tokens(const struct ep_route_options *o, struct ep_r
     struct ep_list list = {0};
     int64_t *counts = NULL;
     if (o->tokens_per_rank == NULL) {
-        return ep_token_map_init_equal(num_ranks, o->tokens != 0 ? o->tokens : DEFAULT_TOKENS,
-                                       &r->tokens);
+        return ep_token_map_init_equal(
+            num_ranks, o->tokens != 0 ? o->tokens : EP_ROUTE_TOKENS_DEFAULT, &r->tokens);
     }
     EP_TRY(ep_list_split(o->tokens_per_rank, ',', "--tokens-per-rank", &list));
     if (list.num != num_ranks) {
@@ -237,7 +186,7 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
                                  &r->top_k));
     EP_TRY(place_experts(
         o, r->num_experts,
-        o->num_ranks != 0 || names_placement(o) ? o->num_ranks : DEFAULT_RANKS, r));
+        o->num_ranks != 0 || names_placement(o) ? o->num_ranks : EP_ROUTE_RANKS_DEFAULT, r));
     EP_TRY(start_traffic(o, r));
     EP_TRY(place_tokens(o, r));
     const struct ep_router_config config = {.skew = r->skew,
@@ -481,7 +430,7 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     struct ep_route_options o = *options;
     *route = (struct ep_route_case){0};
     EP_TRY(check_combination(&o));
-    EP_TRY(apply_model(route, &o));
+    EP_TRY(ep_route_options_apply_model(&o));
     set_row(&o, route);
     EP_TRY(o.assignments != NULL ? read_file(&o, route, &token_ranks) : generate(&o, route));
     route->tokens_per_rank = find_common_tokens(&route->traffic);
@@ -508,6 +457,5 @@ void ep_route_case_fini(struct ep_route_case *route)
     ep_placement_fini(&route->placement);
     ep_trace_destroy(route->assignments);
     ep_skew_destroy(route->skew);
-    ep_models_destroy(route->models);
     *route = (struct ep_route_case){0};
 }

@@ -4,13 +4,11 @@
 #define EP_KERNELS_ROUTE_CASE_H
 
 #include "base/error.h"
-#include "kernels/capacity_options.h"
-#include "kernels/dtype.h"
+#include "base/json.h"
 #include "kernels/imbalance.h"
-#include "kernels/models.h"
 #include "kernels/plain.h"
+#include "kernels/route_options.h"
 #include "kernels/routing.h"
-#include "kernels/steps_options.h"
 #include "kernels/traffic.h"
 
 #include <stdbool.h>
@@ -19,36 +17,6 @@
 
 /** Most ranks of a case: two matrices of 8 bytes per pair are kept, 1 GiB at 8,192. */
 enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 4, EP_ROUTE_WARNING_SIZE = 160 };
-
-/** As given on the command line; 0 or NULL = not given. Texts are borrowed. */
-struct ep_route_options {
-    const char *skew;
-    const char *model;
-    const char *assignments;      /* trace file that replaces the generator */
-    const char *experts_to_ranks; /* "0,0,1,1"; NULL = contiguous */
-    const char *placement;        /* file of maps, in place of the list */
-    const char *placement_policy; /* of that file */
-    int64_t placement_layer;      /* of that file; -1 = not given */
-    const char *tokens_to_ranks;  /* "block" or a CSV file `token,rank`; only with assignments */
-    const char *json_path;
-    int64_t layer; /* of the assignments; -1 = not given */
-    int64_t num_experts;
-    int64_t top_k;
-    int64_t num_ranks;
-    int64_t ranks_per_node;
-    int64_t num_nodes;
-    int64_t tokens;              /* per rank */
-    const char *tokens_per_rank; /* "10,0,20"; in place of tokens */
-    int64_t hidden;
-    int64_t token_bytes;
-    int64_t seed;
-    bool seed_given;
-    bool dtype_given;
-    enum ep_dtype dtype;
-    double bw_bytes_per_s;
-    struct ep_capacity_options capacity;
-    struct ep_steps_options steps; /* num_steps > 0: train in place of counting */
-};
 
 struct ep_route_capacity; /* kernels/route_capacity.h */
 
@@ -61,7 +29,6 @@ enum ep_route_load { EP_ROUTE_EXPERT, EP_ROUTE_RANK, EP_ROUTE_NODE, EP_ROUTE_NUM
 struct ep_route_case {
     const char *source; /* skew or file name; borrowed from the options, or a literal */
     bool from_file;     /* assignments: no skew, seed or routing_id */
-    struct ep_models *models;
     struct ep_skew *skew;
     struct ep_trace *assignments;
     struct ep_placement placement;
@@ -84,8 +51,8 @@ struct ep_route_case {
     double expected_fan_out[2]; /* for uniform routing over equal groups; NaN elsewhere */
     struct ep_plain_cost plain; /* comm_time_ms is NaN without a bandwidth */
     double hot_ratio;           /* skew hot: copies of the rank over the mean of others; else NaN */
-    int64_t textbook_fraction_bytes; /* tokens x row bytes x fraction of pairs that are remote */
-    int64_t textbook_twice_bytes;    /* tokens x row bytes x 2 */
+    int64_t textbook_fraction_bytes;    /* tokens x row bytes x fraction of pairs that are remote */
+    int64_t textbook_twice_bytes;       /* tokens x row bytes x 2 */
     const struct ep_style *style;       /* NULL = not asked for */
     struct ep_route_capacity *capacity; /* NULL = not asked for */
     char warnings[EP_ROUTE_MAX_WARNINGS][EP_ROUTE_WARNING_SIZE];
@@ -101,8 +68,8 @@ void ep_route_case_fini(struct ep_route_case *route);
 /** Tables on `out`. */
 EP_MUST_CHECK enum ep_status ep_route_case_print(const struct ep_route_case *route, FILE *out);
 
-/** The same as JSON to a file ("-" = standard output). Keys: kernels/README.md, "route". */
-EP_MUST_CHECK enum ep_status ep_route_case_save(const struct ep_route_case *route,
-                                                const char *path);
+/** The same as a new JSON object. Keys: kernels/README.md, "route". */
+EP_MUST_CHECK enum ep_status ep_route_case_to_json(const struct ep_route_case *route,
+                                                   json_t **json);
 
 #endif

@@ -289,7 +289,7 @@ out:
     return status;
 }
 
-enum ep_status ep_route_case_save(const struct ep_route_case *route, const char *path)
+enum ep_status ep_route_case_to_json(const struct ep_route_case *route, json_t **json)
 {
     enum ep_status status;
     json_t *root = json_object();
@@ -307,7 +307,8 @@ enum ep_status ep_route_case_save(const struct ep_route_case *route, const char 
                        ep_json_i64_array(route->traffic.expert_copies, route->num_experts)));
     EP_TRY(ep_route_capacity_set(route, root));
     EP_TRY(set_warnings(route, root));
-    EP_TRY(ep_json_save(path, root));
+    *json = root;
+    return EP_OK;
 out:
     json_decref(root);
     return status;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tables, TSV and JSON of `epbench route --steps`. */
-#include "kernels/route_steps.h"
-
 #include "base/file.h"
 #include "base/json.h"
 #include "base/table.h"
+#include "kernels/route_mode.h"
 #include "kernels/steps.h"
 
 #include <inttypes.h>
@@ -312,43 +311,16 @@ out:
 
 /* --- the mode -------------------------------------------------------------------------------- */
 
-static enum ep_status check_options(const struct ep_route_options *o)
+static enum ep_status check_file(const char *path)
 {
-    const struct {
-        bool given;
-        const char *name;
-    } counting[] = {
-        {o->skew != NULL, "--skew"},
-        {o->model != NULL, "--model"},
-        {o->assignments != NULL, "--assignments"},
-        {o->layer >= 0, "--layer"},
-        {o->tokens_per_rank != NULL, "--tokens-per-rank"},
-        {o->num_ranks != 0, "--ranks"},
-        {o->ranks_per_node != 0, "--ranks-per-node"},
-        {o->num_nodes != 0, "--nodes"},
-        {o->experts_to_ranks != NULL, "--experts-to-ranks"},
-        {o->placement != NULL, "--placement"},
-        {o->placement_policy != NULL, "--placement-policy"},
-        {o->placement_layer >= 0, "--placement-layer"},
-        {o->tokens_to_ranks != NULL, "--tokens-to-ranks"},
-        {o->hidden != 0, "--hidden"},
-        {o->dtype_given, "--dtype"},
-        {o->token_bytes != 0, "--token-bytes"},
-        {o->bw_bytes_per_s > 0, "--bandwidth"},
-        {o->capacity.rule != NULL, "--capacity-rule"},
-        {o->capacity.rows != 0, "--capacity"},
-        {o->capacity.pad, "--pad"},
-        {o->capacity.style != NULL, "--style"},
-    };
-    for (size_t i = 0; i < sizeof counting / sizeof counting[0]; i++) {
-        if (counting[i].given) {
-            return ep_error_set(EP_EINVAL, "%s does not apply to --steps", counting[i].name);
-        }
-    }
-    if (o->steps.path != NULL && access(o->steps.path, F_OK) == 0) {
-        return ep_error_set(EP_EINVAL, "-o: %s exists; nothing is written over", o->steps.path);
-    }
-    return EP_OK;
+    return path != NULL && access(path, F_OK) == 0
+               ? ep_error_set(EP_EINVAL, "-o: %s exists; nothing is written over", path)
+               : EP_OK;
+}
+
+static bool asked(const void *options)
+{
+    return ((const struct ep_steps_options *)options)->num_steps > 0;
 }
 
 static void show_progress(int64_t index, int64_t num_cases)
@@ -359,8 +331,9 @@ static void show_progress(int64_t index, int64_t num_cases)
     }
 }
 
-enum ep_status ep_route_steps_run(const struct ep_route_options *o)
+static enum ep_status run(const struct ep_route_options *o, const void *options)
 {
+    const struct ep_steps_options *given = options;
     enum ep_status status;
     struct ep_steps *steps = NULL;
     char text[WARNING_SIZE];
@@ -369,16 +342,16 @@ enum ep_status ep_route_steps_run(const struct ep_route_options *o)
                                              .top_k = o->top_k,
                                              .num_tokens = o->tokens,
                                              .clusters.seed = (uint64_t)o->seed};
-    EP_TRY(check_options(o));
-    EP_TRY(ep_steps_create(&o->steps, &shape, o->json_path != NULL || o->steps.path != NULL,
+    EP_TRY(check_file(given->path));
+    EP_TRY(ep_steps_create(given, &shape, o->json_path != NULL || given->path != NULL,
                            show_progress, &steps));
     for (int64_t i = 0; i < steps->num_cases; i++) {
         if (warn_of(steps, &steps->cases[i], text)) {
             fprintf(stderr, "epbench route: warning: %s\n", text);
         }
     }
-    if (o->steps.path != NULL) {
-        EP_TRY(save_tsv(steps, o->steps.path));
+    if (given->path != NULL) {
+        EP_TRY(save_tsv(steps, given->path));
     }
     if (o->json_path != NULL) {
         EP_TRY(save_json(steps, o->json_path));
@@ -392,3 +365,14 @@ out:
     ep_steps_destroy(steps);
     return status;
 }
+
+const struct ep_route_mode ep_route_mode_steps = {
+    .name = "--steps",
+    .uses = EP_ROUTE_BIT(EP_ROUTE_EXPERTS) | EP_ROUTE_BIT(EP_ROUTE_TOP_K) |
+            EP_ROUTE_BIT(EP_ROUTE_TOKENS) | EP_ROUTE_BIT(EP_ROUTE_SEED) |
+            EP_ROUTE_BIT(EP_ROUTE_JSON),
+    .argp = &ep_steps_argp,
+    .options_size = sizeof(struct ep_steps_options),
+    .asked = asked,
+    .run = run,
+};
