@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct row {
     char labels[5][48]; /* transport, op, skew, dtype, basis */
     int64_t tokens, top_k, h_rank_bytes, bad;
     double skew_achieved;
+    double dropped; /* share of the copies asked for; NaN without a capacity */
     double whole_s[MAX_VISITS], exchange_s[MAX_VISITS], logical[MAX_VISITS], physical[MAX_VISITS];
     int64_t num_visits;
     int64_t num_warnings;
@@ -71,6 +73,7 @@ static enum ep_status find_row(struct ep_comm_table *table, const struct ep_reco
         .top_k = record->top_k,
         .h_rank_bytes = record->h_rank_bytes,
         .skew_achieved = record->skew_achieved,
+        .dropped = record->asked > 0 ? (double)record->dropped / (double)record->asked : NAN,
     };
     if (added->case_name == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a table");
@@ -141,17 +144,27 @@ static int compare_rows(const void *a, const void *b)
     return x->tokens < y->tokens ? -1 : x->tokens > y->tokens;
 }
 
+static bool find_capacity(const struct ep_comm_table *table)
+{
+    bool found = false;
+    for (int64_t i = 0; i < table->num; i++) {
+        found = found || !isnan(table->rows[i].dropped);
+    }
+    return found;
+}
+
 enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, FILE *out)
 {
     static const char *const headers[] = {
         "transport", "op",       "skew",    "max/mean", "top-k",    "tokens",  "dtype",
         "busiest",   "whole",    "spread",  "exchange", "physical", "logical", "basis",
-        "#wrong",    "warnings",
+        "#wrong",    "warnings", "dropped",
     };
+    const bool has_capacity = find_capacity(table);
     enum ep_status status = EP_OK;
     struct ep_table *text = NULL;
     char buffer[32];
-    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0], &text));
+    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0] - !has_capacity, &text));
     qsort(table->rows, (size_t)table->num, sizeof *table->rows, compare_rows);
     for (int64_t i = 0; i < table->num; i++) {
         const struct row *row = &table->rows[i];
@@ -175,12 +188,18 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
         ep_table_add(text, "%s", row->labels[4]);
         ep_table_add(text, "%" PRId64, row->bad);
         ep_table_add(text, "%" PRId64, row->num_warnings);
+        if (has_capacity) {
+            ep_table_add(text, isnan(row->dropped) ? "-" : "%.2f %%", 100 * row->dropped);
+        }
     }
     EP_TRY(ep_table_print(text, out));
     fprintf(out, "busiest: remote bytes of the busiest rank, in or out. whole: median of the visits' "
                  "medians; spread: slowest visit over fastest.\nphysical: busiest rank's remote "
                  "bytes over the exchange; logical: its rows, own ones included, over the same "
                  "time.\n");
+    if (has_capacity) {
+        fprintf(out, "dropped: of the (token, expert) copies that were asked for.\n");
+    }
     fprintf(out, "harness: a null operation costs %s per repetition\n",
             ep_format_time(null_s, buffer, sizeof buffer));
 out:

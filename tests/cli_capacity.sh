@@ -41,6 +41,8 @@ done
 [ "$(for d in order choice prob random; do key $d routing_id; done | sort -u | wc -l)" = 4 ] ||
     fail "routing_id does not tell policies apart"
 
+awk 'NR == 1 { exit !($NF == "dropped") }' out || fail "the table does not say what was dropped"
+
 # What is rerouted finds room as long as there is any: 4 experts x 16 rows take all 64 of a rank.
 ranks 3 comm --experts 4 --top-k 2 --tokens 32 --skew khot:1:0.5 $quick --overflow next \
     --capacity-rule tutel --capacity-factor 1 -o next >out 2>err || fail "next failed"
