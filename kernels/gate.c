@@ -267,9 +267,10 @@ static void fill_plan(struct ep_gate *gate)
     plan->route_scale = (float)c->route_scale;
 }
 
-static float *alloc_floats(int64_t num)
+/* Of 4 bytes each, aligned to a cache line. */
+static void *alloc_words(int64_t num)
 {
-    const size_t bytes = (size_t)num * sizeof(float);
+    const size_t bytes = (size_t)num * sizeof(int32_t);
     return aligned_alloc(64, (bytes + 63) / 64 * 64);
 }
 
@@ -279,27 +280,27 @@ static enum ep_status alloc_scratch(struct ep_gate *gate)
     struct ep_gate_plan *plan = &gate->plan;
     const int64_t num = plan->padded;
     const bool has_bias = policy->has_bias;
-    gate->bias = has_bias ? alloc_floats(num) : NULL;
-    gate->chunk = policy->perturb != NULL ? alloc_floats(EP_GATE_CHUNK * plan->num_experts) : NULL;
+    gate->bias = has_bias ? alloc_words(num) : NULL;
+    gate->chunk = policy->perturb != NULL ? alloc_words(EP_GATE_CHUNK * plan->num_experts) : NULL;
     gate->keys = malloc((size_t)num * sizeof *gate->keys);
     gate->groups = malloc((size_t)plan->num_groups * sizeof *gate->groups);
-    plan->row = alloc_floats(num);
-    plan->keys = alloc_floats(num);
-    plan->candidate_key = alloc_floats(num + EP_GATE_BLOCK);
-    plan->candidate_idx = malloc((size_t)(num + EP_GATE_BLOCK) * sizeof *plan->candidate_idx);
+    plan->rows = alloc_words(EP_GATE_TILE * num);
+    plan->keys = alloc_words(EP_GATE_TILE * num);
+    plan->active = alloc_words(EP_GATE_TILE * num / EP_GATE_BLOCK);
+    plan->candidate_key = alloc_words(EP_GATE_TILE * (num + EP_GATE_BLOCK));
+    plan->candidate_idx = alloc_words(EP_GATE_TILE * (num + EP_GATE_BLOCK));
     if ((has_bias && gate->bias == NULL) || (policy->perturb != NULL && gate->chunk == NULL) ||
-        gate->keys == NULL || gate->groups == NULL || plan->row == NULL || plan->keys == NULL ||
-        plan->candidate_key == NULL || plan->candidate_idx == NULL) {
+        gate->keys == NULL || gate->groups == NULL || plan->rows == NULL || plan->keys == NULL ||
+        plan->active == NULL || plan->candidate_key == NULL || plan->candidate_idx == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a router of %" PRId64 " experts",
                             plan->num_experts);
     }
-    for (int64_t e = 0; e < num; e++) { /* the padding of keys is -inf, and so never chosen */
-        const bool is_expert = e < plan->num_experts;
-        plan->row[e] = has_bias ? 0 : -INFINITY;
-        if (has_bias) {
-            const float *bias = gate->config.bias;
-            gate->bias[e] = !is_expert ? -INFINITY : bias != NULL ? bias[e] : 0;
-        }
+    for (int64_t i = 0; i < EP_GATE_TILE * num; i++) { /* keys of the padding are -inf */
+        plan->rows[i] = has_bias ? 0 : -INFINITY;
+    }
+    for (int64_t e = 0; has_bias && e < num; e++) {
+        const float *bias = gate->config.bias;
+        gate->bias[e] = e >= plan->num_experts ? -INFINITY : bias != NULL ? bias[e] : 0;
     }
     plan->bias = gate->bias;
     gate->config.bias = gate->bias;
@@ -343,8 +344,9 @@ void ep_gate_destroy(struct ep_gate *gate)
     free(gate->chunk);
     free(gate->keys);
     free(gate->groups);
-    free(gate->plan.row);
+    free(gate->plan.rows);
     free(gate->plan.keys);
+    free(gate->plan.active);
     free(gate->plan.candidate_key);
     free(gate->plan.candidate_idx);
     free(gate);
@@ -367,55 +369,61 @@ static float *weights_of(const struct ep_routing *routing, int64_t token)
     return routing->topk_weight != NULL ? routing->topk_weight + token * routing->top_k : NULL;
 }
 
-/* `num` rows of logits x, which are tokens first and after of the batch. What the kernels cannot
- * settle is settled by the definition. */
-static enum ep_status route_rows(struct ep_gate *gate, const struct ep_gate_isa *isa,
-                                 const struct ep_gate_batch *batch, int64_t first, int64_t num,
-                                 const float *x, struct ep_routing *routing)
+/* Up to EP_GATE_CHUNK rows of logits x, which are tokens first and after of the batch. What the
+ * kernels cannot settle is settled by the definition. */
+static enum ep_status route_chunk(struct ep_gate *gate, const struct ep_gate_isa *isa,
+                                  const struct ep_gate_batch *batch, int64_t first, int64_t num,
+                                  const float *x, struct ep_routing *routing)
 {
     const int64_t num_experts = gate->config.num_experts;
-    const int64_t k = gate->config.top_k;
-    for (int64_t t = 0; t < num; t++) {
-        if (isa != NULL) {
-            t += isa->route(&gate->plan, x + t * num_experts, num - t,
-                            routing->topk_idx + (first + t) * k, weights_of(routing, first + t));
-        }
-        if (t < num) {
-            const enum ep_status status = ep_gate_choose_plain(
-                gate, batch->first_token + first + t, x + t * num_experts,
-                routing->topk_idx + (first + t) * k, weights_of(routing, first + t));
-            if (status != EP_OK) {
-                return status;
-            }
+    int32_t *idx = routing->topk_idx + first * gate->config.top_k;
+    uint64_t left = num == EP_GATE_CHUNK ? UINT64_MAX : ((uint64_t)1 << num) - 1;
+    if (isa != NULL) {
+        left = isa->route(&gate->plan, x, num, idx, weights_of(routing, first));
+    }
+    for (; left != 0; left &= left - 1) {
+        const int64_t t = __builtin_ctzll(left);
+        const enum ep_status status =
+            ep_gate_choose_plain(gate, batch->first_token + first + t, x + t * num_experts,
+                                 idx + t * gate->config.top_k, weights_of(routing, first + t));
+        if (status != EP_OK) {
+            return status;
         }
     }
     for (int64_t t = 0; gate->config.policy->thin != NULL && t < num; t++) {
         gate->config.policy->thin(gate, batch->first_token + first + t, x + t * num_experts,
-                                  routing->topk_idx + (first + t) * k,
-                                  weights_of(routing, first + t));
+                                  idx + t * gate->config.top_k, weights_of(routing, first + t));
     }
     return EP_OK;
 }
 
-/* The same with changed logits, a chunk at a time. */
-static enum ep_status route_perturbed(struct ep_gate *gate, const struct ep_gate_isa *isa,
-                                      const struct ep_gate_batch *batch, struct ep_routing *routing)
+/* The rows' logits, changed where the router does so. */
+static const float *perturb_chunk(const struct ep_gate *gate, const struct ep_gate_batch *batch,
+                                  int64_t first, int64_t num)
 {
     const int64_t num_experts = gate->config.num_experts;
+    const float *x = batch->logits + first * num_experts;
+    if (gate->config.policy->perturb == NULL) {
+        return x;
+    }
+    memcpy(gate->chunk, x, (size_t)(num * num_experts) * sizeof *x);
+    for (int64_t t = 0; t < num; t++) {
+        const float *noise =
+            batch->noise_logits != NULL ? batch->noise_logits + (first + t) * num_experts : NULL;
+        gate->config.policy->perturb(gate, batch->first_token + first + t, noise,
+                                     gate->chunk + t * num_experts);
+    }
+    return gate->chunk;
+}
+
+static enum ep_status route_logits(struct ep_gate *gate, const struct ep_gate_isa *isa,
+                                   const struct ep_gate_batch *batch, struct ep_routing *routing)
+{
     for (int64_t first = 0; first < batch->num_tokens; first += EP_GATE_CHUNK) {
         const int64_t left = batch->num_tokens - first;
         const int64_t num = left < EP_GATE_CHUNK ? left : EP_GATE_CHUNK;
-        memcpy(gate->chunk, batch->logits + first * num_experts,
-               (size_t)(num * num_experts) * sizeof *gate->chunk);
-        for (int64_t t = 0; t < num; t++) {
-            const float *noise = batch->noise_logits != NULL
-                                     ? batch->noise_logits + (first + t) * num_experts
-                                     : NULL;
-            gate->config.policy->perturb(gate, batch->first_token + first + t, noise,
-                                         gate->chunk + t * num_experts);
-        }
-        const enum ep_status status =
-            route_rows(gate, isa, batch, first, num, gate->chunk, routing);
+        const float *x = perturb_chunk(gate, batch, first, num);
+        const enum ep_status status = route_chunk(gate, isa, batch, first, num, x, routing);
         if (status != EP_OK) {
             return status;
         }
@@ -454,9 +462,7 @@ static enum ep_status route(struct ep_gate *gate, const struct ep_gate_isa *isa,
         route_blind(gate, batch, routing);
         return EP_OK;
     }
-    return policy->perturb != NULL
-               ? route_perturbed(gate, isa, batch, routing)
-               : route_rows(gate, isa, batch, 0, batch->num_tokens, batch->logits, routing);
+    return route_logits(gate, isa, batch, routing);
 }
 
 enum ep_status ep_gate_route(struct ep_gate *gate, const struct ep_gate_batch *batch,

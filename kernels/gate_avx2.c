@@ -82,11 +82,31 @@ INLINE struct block block_exp(struct block x)
     return BLOCK(exp_half(x.v), exp_half(x.w));
 }
 
+INLINE struct block block_multiply(struct block a, struct block b)
+{
+    return BLOCK(_mm256_mul_ps(a.v, b.v), _mm256_mul_ps(a.w, b.w));
+}
+
+INLINE struct block block_clamp(struct block x, struct block low, struct block high,
+                                struct block *changed)
+{
+    const __m256 v = _mm256_max_ps(_mm256_min_ps(x.v, high.v), low.v); /* min(NaN, b) is b */
+    const __m256 w = _mm256_max_ps(_mm256_min_ps(x.w, high.w), low.w);
+    changed->v = _mm256_or_ps(changed->v, _mm256_xor_ps(v, x.v));
+    changed->w = _mm256_or_ps(changed->w, _mm256_xor_ps(w, x.w));
+    return BLOCK(v, w);
+}
+
+INLINE bool block_is_clear(struct block changed)
+{
+    const __m256i bits = _mm256_castps_si256(_mm256_or_ps(changed.v, changed.w));
+    return _mm256_testz_si256(bits, bits) != 0;
+}
+
 INLINE __m256 sigmoid_half(__m256 x)
 {
     const __m256 one = _mm256_set1_ps(1.0f);
-    const __m256 minus =
-        _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), x), _mm256_set1_ps(-87.0f));
+    const __m256 minus = _mm256_sub_ps(_mm256_setzero_ps(), x);
     return _mm256_div_ps(one, _mm256_add_ps(exp_half(minus), one));
 }
 
@@ -129,24 +149,64 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
     return num;
 }
 
-/* -1 in the lanes after lane j of 16: load 8 of them from here - j. */
-static const int32_t after_lanes[EP_GATE_BLOCK + 16] = {
-    [EP_GATE_BLOCK] = 0,       [EP_GATE_BLOCK + 1] = -1,  [EP_GATE_BLOCK + 2] = -1,
-    [EP_GATE_BLOCK + 3] = -1,  [EP_GATE_BLOCK + 4] = -1,  [EP_GATE_BLOCK + 5] = -1,
-    [EP_GATE_BLOCK + 6] = -1,  [EP_GATE_BLOCK + 7] = -1,  [EP_GATE_BLOCK + 8] = -1,
-    [EP_GATE_BLOCK + 9] = -1,  [EP_GATE_BLOCK + 10] = -1, [EP_GATE_BLOCK + 11] = -1,
-    [EP_GATE_BLOCK + 12] = -1, [EP_GATE_BLOCK + 13] = -1, [EP_GATE_BLOCK + 14] = -1,
-    [EP_GATE_BLOCK + 15] = -1,
-};
+/* -1 in the first n of 16 lanes: load 8 of them from here - n. */
+static const int32_t first_lanes[3 * EP_GATE_BLOCK] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                       -1, -1, -1, -1, -1, -1, -1, -1};
 
+INLINE __m256i first_half(int64_t n, int64_t half)
+{
+    return _mm256_loadu_si256(
+        (const __m256i *)(const void *)(first_lanes + EP_GATE_BLOCK - n + 8 * half));
+}
+
+INLINE struct block block_first(struct block a, int64_t n)
+{
+    return BLOCK(_mm256_and_ps(a.v, _mm256_castsi256_ps(first_half(n, 0))),
+                 _mm256_and_ps(a.w, _mm256_castsi256_ps(first_half(n, 1))));
+}
+
+INLINE void block_store_first(float *p, struct block a, int64_t n)
+{
+    _mm256_maskstore_ps(p, first_half(n, 0), a.v);
+    if (n > 8) {
+        _mm256_maskstore_ps(p + 8, first_half(n, 1), a.w);
+    }
+}
+
+/* Lanes of `half` that fewer than k are above, +inf in the others. */
+INLINE __m256 reach_half(const float *lanes, int k, __m256 half)
+{
+    __m256i above = _mm256_setzero_si256();
+#pragma GCC unroll 16
+    for (int j = 0; j < EP_GATE_BLOCK; j++) {
+        const __m256 is_above = _mm256_cmp_ps(_mm256_broadcast_ss(lanes + j), half, _CMP_GT_OQ);
+        above = _mm256_sub_epi32(above, _mm256_castps_si256(is_above));
+    }
+    const __m256i reach = _mm256_cmpgt_epi32(_mm256_set1_epi32(k), above);
+    return _mm256_blendv_ps(_mm256_set1_ps(INFINITY), half, _mm256_castsi256_ps(reach));
+}
+
+INLINE struct block block_kth(struct block a, int k)
+{
+    float lanes[EP_GATE_BLOCK] __attribute__((aligned(32)));
+    block_store(lanes, a);
+    const __m256 h = _mm256_min_ps(reach_half(lanes, k, a.v), reach_half(lanes, k, a.w));
+    __m128 q = _mm_min_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_min_ps(q, _mm_movehl_ps(q, q));
+    return block_every(_mm_cvtss_f32(_mm_min_ss(q, _mm_shuffle_ps(q, q, 1))));
+}
+
+/* Keys above each lane of `half`, which begins at lane `first`, and those equal to it before it. */
 INLINE __m256i rank_half(const float *keys, int64_t num, int64_t half)
 {
     const __m256 all = _mm256_load_ps(keys + 8 * half);
+    const __m256i lanes = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                           _mm256_set1_epi32((int)(8 * half)));
     __m256i place = _mm256_setzero_si256();
     for (int64_t j = 0; j < num; j++) {
         const __m256 key = _mm256_broadcast_ss(keys + j);
-        const __m256 after = _mm256_loadu_ps(
-            (const float *)(const void *)(after_lanes + EP_GATE_BLOCK + 8 * half - j));
+        const __m256 after =
+            _mm256_castsi256_ps(_mm256_cmpgt_epi32(lanes, _mm256_set1_epi32((int)j)));
         const __m256 equal = _mm256_and_ps(_mm256_cmp_ps(key, all, _CMP_EQ_OQ), after);
         const __m256 above = _mm256_or_ps(_mm256_cmp_ps(key, all, _CMP_GT_OQ), equal);
         place = _mm256_sub_epi32(place, _mm256_castps_si256(above));
@@ -154,31 +214,16 @@ INLINE __m256i rank_half(const float *keys, int64_t num, int64_t half)
     return place;
 }
 
-INLINE void block_rank(const float *keys, int64_t num, int32_t *places)
+INLINE void block_sort(const float *keys, const int32_t *idx, int64_t num, float *to_key,
+                       int32_t *to_idx)
 {
+    int32_t places[EP_GATE_BLOCK] __attribute__((aligned(32)));
     _mm256_store_si256((__m256i *)(void *)places, rank_half(keys, num, 0));
     _mm256_store_si256((__m256i *)(void *)(places + 8), rank_half(keys, num, 1));
-}
-
-INLINE __m256 reach_half(const float *keys, int k, int64_t half)
-{
-    const __m256 all = _mm256_load_ps(keys + 8 * half);
-    __m256i above = _mm256_setzero_si256();
-#pragma GCC unroll 16
-    for (int j = 0; j < EP_GATE_BLOCK; j++) {
-        const __m256 is_above = _mm256_cmp_ps(_mm256_broadcast_ss(keys + j), all, _CMP_GT_OQ);
-        above = _mm256_sub_epi32(above, _mm256_castps_si256(is_above));
+    for (int64_t i = 0; i < num; i++) {
+        to_key[places[i]] = keys[i];
+        to_idx[places[i]] = idx[i];
     }
-    const __m256i reach = _mm256_cmpgt_epi32(_mm256_set1_epi32(k), above);
-    return _mm256_blendv_ps(_mm256_set1_ps(INFINITY), all, _mm256_castsi256_ps(reach));
-}
-
-INLINE float block_kth(const float *keys, int k)
-{
-    const __m256 h = _mm256_min_ps(reach_half(keys, k, 0), reach_half(keys, k, 1));
-    __m128 q = _mm_min_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    q = _mm_min_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_min_ss(q, _mm_shuffle_ps(q, q, 1)));
 }
 
 /* Two sets of pairs (highest, second) become the pairs of their union, lane by lane. */

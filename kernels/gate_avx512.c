@@ -54,29 +54,62 @@ INLINE unsigned block_above(struct block a, struct block b)
     return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ);
 }
 
-INLINE struct block block_exp(struct block x)
+INLINE struct block block_multiply(struct block a, struct block b)
 {
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(EXP_LOG2E)), 0);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r);
-    __m512 p = _mm512_set1_ps(EXP_C5);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C1));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C0));
-    const __m512 one = _mm512_set1_ps(1.0f);
-    p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), one);
-    return BLOCK(_mm512_scalef_ps(p, n));
+    return BLOCK(_mm512_mul_ps(a.v, b.v));
 }
 
-/* The reciprocal's 14 bits and one step of Newton: 28. */
+INLINE struct block block_clamp(struct block x, struct block low, struct block high,
+                                struct block *changed)
+{
+    const __m512 held = _mm512_max_ps(_mm512_min_ps(x.v, high.v), low.v); /* min(NaN, b) is b */
+    changed->v = _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(_mm512_castps_si512(changed->v), _mm512_castps_si512(held),
+                                  _mm512_castps_si512(x.v), 0xf6)); /* a | (b ^ c) */
+    return BLOCK(held);
+}
+
+INLINE bool block_is_clear(struct block changed)
+{
+    const __m512i bits = _mm512_castps_si512(changed.v);
+    return _mm512_test_epi32_mask(bits, bits) == 0;
+}
+
+/* exp(x) = 2^floor(n) 2^(n - floor(n)) exp(r), n = x / ln 2 rounded to sixteenths, |r| <= ln 2
+ * / 32. Adding 1.5 x 2^19 rounds to sixteenths, and leaves in the low four bits which one: an index
+ * into the table. exp(r) = 1 + r + r^2/2 + r^3/6 within r^4/24 = 9e-9, 0.16 of 2^-24. */
+INLINE __m512 exp_sixteenths(__m512 index, __m512 n, __m512 r)
+{
+    const __m512 table = _mm512_setr_ps(
+        0x1p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f, 0x1.3dea64p+0f,
+        0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f,
+        0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f);
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f));
+    p = _mm512_fmadd_ps(_mm512_fmadd_ps(p, r, one), r, one);
+    p = _mm512_mul_ps(p, _mm512_permutexvar_ps(_mm512_castps_si512(index), table));
+    return _mm512_scalef_ps(p, n);
+}
+
+INLINE struct block block_exp(struct block x)
+{
+    const __m512 rounder = _mm512_set1_ps(0x1.8p19f);
+    const __m512 index = _mm512_fmadd_ps(x.v, _mm512_set1_ps(EXP_LOG2E), rounder);
+    const __m512 n = _mm512_sub_ps(index, rounder);
+    const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
+    return BLOCK(exp_sixteenths(index, n, _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r)));
+}
+
+/* exp(-x) by the same steps. The reciprocal's 14 bits and one step of Newton: 28. */
 INLINE struct block block_sigmoid(struct block x)
 {
     const __m512 one = _mm512_set1_ps(1.0f);
-    const __m512 lowest = _mm512_set1_ps(-87.0f);
-    const __m512 minus = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), x.v), lowest);
-    const __m512 d = _mm512_add_ps(block_exp(BLOCK(minus)).v, one);
+    const __m512 rounder = _mm512_set1_ps(0x1.8p19f);
+    const __m512 index = _mm512_fnmadd_ps(x.v, _mm512_set1_ps(EXP_LOG2E), rounder);
+    const __m512 n = _mm512_sub_ps(index, rounder);
+    const __m512 r = _mm512_fnmsub_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
+    const __m512 e = exp_sixteenths(index, n, _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r));
+    const __m512 d = _mm512_add_ps(e, one);
     const __m512 guess = _mm512_rcp14_ps(d);
     return BLOCK(_mm512_fmadd_ps(guess, _mm512_fnmadd_ps(d, guess, one), guess));
 }
@@ -101,36 +134,103 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
     return __builtin_popcount(mask);
 }
 
-INLINE void block_rank(const float *keys, int64_t num, int32_t *places)
+INLINE struct block block_first(struct block a, int64_t n)
 {
-    const __m512 all = _mm512_load_ps(keys);
-    const __m512i one = _mm512_set1_epi32(1);
-    __m512i place = _mm512_setzero_si512();
-    for (int64_t j = 0; j < num; j++) {
-        const __m512 key = _mm512_set1_ps(keys[j]);
-        const unsigned after = 0xfffeu << j; /* lanes that come after j: ties go to j */
-        const unsigned above = _mm512_cmp_ps_mask(key, all, _CMP_GT_OQ);
-        const unsigned equal = _mm512_cmp_ps_mask(key, all, _CMP_EQ_OQ);
-        place = _mm512_mask_add_epi32(place, (__mmask16)(above | (equal & after)), place, one);
-    }
-    _mm512_store_si512(places, place);
+    return BLOCK(_mm512_maskz_mov_ps((__mmask16)((1u << n) - 1), a.v));
 }
 
-INLINE float block_kth(const float *keys, int k)
+INLINE void block_store_first(float *p, struct block a, int64_t n)
 {
-    const __m512 all = _mm512_load_ps(keys);
-    const __m512i one = _mm512_set1_epi32(1);
-    __m512i above = _mm512_setzero_si512(), above2 = above;
-#pragma GCC unroll 8
-    for (int j = 0; j < EP_GATE_BLOCK; j += 2) {
-        const __mmask16 a = _mm512_cmp_ps_mask(_mm512_set1_ps(keys[j]), all, _CMP_GT_OQ);
-        const __mmask16 b = _mm512_cmp_ps_mask(_mm512_set1_ps(keys[j + 1]), all, _CMP_GT_OQ);
-        above = _mm512_mask_add_epi32(above, a, above, one);
-        above2 = _mm512_mask_add_epi32(above2, b, above2, one);
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a.v);
+}
+
+/* Batcher's bitonic network, highest first: at each step lane i meets lane i ^ distance, and the
+ * lanes of `higher` keep the higher. STEP(higher, met lanes). */
+#define SORT_DESCENDING(STEP, v)                                                                   \
+    do {                                                                                           \
+        STEP(0x9999, SWAP_1(v));                                                                   \
+        STEP(0xc3c3, SWAP_2(v));                                                                   \
+        STEP(0xa5a5, SWAP_1(v));                                                                   \
+        STEP(0xf00f, SWAP_4(v));                                                                   \
+        STEP(0xcc33, SWAP_2(v));                                                                   \
+        STEP(0xaa55, SWAP_1(v));                                                                   \
+        STEP(0x00ff, SWAP_8(v));                                                                   \
+        STEP(0x0f0f, SWAP_4(v));                                                                   \
+        STEP(0x3333, SWAP_2(v));                                                                   \
+        STEP(0x5555, SWAP_1(v));                                                                   \
+    } while (0)
+
+#define SWAP_1(v) _mm512_permute_ps(v, 0xb1)
+#define SWAP_2(v) _mm512_permute_ps(v, 0x4e)
+#define SWAP_4(v) _mm512_shuffle_f32x4(v, v, 0xb1)
+#define SWAP_8(v) _mm512_shuffle_f32x4(v, v, 0x4e)
+
+INLINE struct block block_kth(struct block a, int k)
+{
+    __m512 v = a.v;
+#define STEP(higher, met)                                                                          \
+    do {                                                                                           \
+        const __m512 other = met;                                                                  \
+        v = _mm512_mask_max_ps(_mm512_min_ps(v, other), higher, v, other);                         \
+    } while (0)
+    SORT_DESCENDING(STEP, v);
+#undef STEP
+    return BLOCK(_mm512_permutexvar_ps(_mm512_set1_epi32(k - 1), v));
+}
+#undef SWAP_1
+#undef SWAP_2
+#undef SWAP_4
+#undef SWAP_8
+
+#define SWAP_1(v) _mm512_shuffle_epi32(v, 0xb1)
+#define SWAP_2(v) _mm512_shuffle_epi32(v, 0x4e)
+#define SWAP_4(v) _mm512_shuffle_i32x4(v, v, 0xb1)
+#define SWAP_8(v) _mm512_shuffle_i32x4(v, v, 0x4e)
+
+/* One by one, for keys whose upper 28 bits tie. */
+static void sort_ties(const float *keys, const int32_t *idx, int64_t num, float *to_key,
+                      int32_t *to_idx)
+{
+    for (int64_t i = 0; i < num; i++) {
+        int64_t place = 0;
+        for (int64_t j = 0; j < num; j++) {
+            place += keys[j] > keys[i] || (keys[j] == keys[i] && j < i);
+        }
+        to_key[place] = keys[i];
+        to_idx[place] = idx[i];
     }
-    above = _mm512_add_epi32(above, above2);
-    const __mmask16 reach = _mm512_cmplt_epi32_mask(above, _mm512_set1_epi32(k));
-    return _mm512_mask_reduce_min_ps(reach, all);
+}
+
+/* Keys become whole numbers in the same order, whose low four bits give way to the lane, so that
+ * one word is sorted and tells where it came from. */
+INLINE void block_sort(const float *keys, const int32_t *idx, int64_t num, float *to_key,
+                       int32_t *to_idx)
+{
+    const __m512i lanes = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i low = _mm512_set1_epi32(15);
+    const __m512 all = _mm512_load_ps(keys);
+    const __m512i bits = _mm512_castps_si512(_mm512_add_ps(all, _mm512_setzero_ps())); /* no -0 */
+    const __m512i sign = _mm512_srai_epi32(bits, 31);
+    __m512i v = _mm512_ternarylogic_epi32(bits, sign, _mm512_set1_epi32(0x7fffffff),
+                                          0x78);        /* a ^ (b & c) */
+    v = _mm512_ternarylogic_epi32(v, low, lanes, 0xb8); /* b ? c : a */
+#define STEP(higher, met)                                                                          \
+    do {                                                                                           \
+        const __m512i other = met;                                                                 \
+        v = _mm512_mask_max_epi32(_mm512_min_epi32(v, other), higher, v, other);                   \
+    } while (0)
+    SORT_DESCENDING(STEP, v);
+#undef STEP
+    const __m512i upper = _mm512_srai_epi32(v, 4);
+    const __m512i next = _mm512_alignr_epi32(upper, upper, 1);
+    const unsigned ties = _mm512_cmpeq_epi32_mask(upper, next);
+    if ((ties & ((1u << num) - 1) >> 1) != 0) {
+        sort_ties(keys, idx, num, to_key, to_idx);
+        return;
+    }
+    const __m512i from = _mm512_xor_si512(v, low);
+    _mm512_store_ps(to_key, _mm512_permutexvar_ps(from, all));
+    _mm512_store_si512(to_idx, _mm512_permutexvar_epi32(from, _mm512_loadu_si512(idx)));
 }
 
 /* Two sets of pairs (highest, second) become the pairs of their union, lane by lane. */

@@ -36,6 +36,12 @@ INLINE struct block block_add(struct block a, struct block b)
     return a;
 }
 
+INLINE struct block block_multiply(struct block a, struct block b)
+{
+    LANES a.v[i] *= b.v[i];
+    return a;
+}
+
 INLINE struct block block_max(struct block a, struct block b)
 {
     LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
@@ -60,6 +66,26 @@ INLINE unsigned block_above(struct block a, struct block b)
     unsigned mask = 0;
     LANES mask |= (unsigned)(a.v[i] > b.v[i]) << i;
     return mask;
+}
+
+INLINE struct block block_clamp(struct block x, struct block low, struct block high,
+                                struct block *changed)
+{
+    LANES
+    {
+        const float upper = x.v[i] < high.v[i] ? x.v[i] : high.v[i];
+        const float held = upper > low.v[i] ? upper : low.v[i];
+        changed->v[i] = held == x.v[i] ? changed->v[i] : 1.0f;
+        x.v[i] = held;
+    }
+    return x;
+}
+
+INLINE bool block_is_clear(struct block changed)
+{
+    bool is_clear = true;
+    LANES is_clear &= changed.v[i] == 0.0f;
+    return is_clear;
 }
 
 /* Adding and taking away 1.5 x 2^23 rounds to a whole number. */
@@ -87,7 +113,7 @@ INLINE struct block block_exp(struct block x)
 
 INLINE struct block block_sigmoid(struct block x)
 {
-    LANES x.v[i] = -x.v[i] > -87.0f ? -x.v[i] : -87.0f;
+    LANES x.v[i] = -x.v[i];
     x = block_exp(x);
     LANES x.v[i] = 1.0f / (1.0f + x.v[i]);
     return x;
@@ -123,23 +149,39 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
     return num;
 }
 
-INLINE void block_rank(const float *keys, int64_t num, int32_t *places)
+INLINE struct block block_first(struct block a, int64_t n)
 {
-    LANES places[i] = 0;
-    for (int j = 0; j < num; j++) {
-        LANES places[i] += (keys[j] > keys[i]) | ((keys[j] == keys[i]) & (j < i));
-    }
+    LANES a.v[i] = i < n ? a.v[i] : 0.0f;
+    return a;
 }
 
-INLINE float block_kth(const float *keys, int k)
+INLINE void block_store_first(float *p, struct block a, int64_t n)
+{
+    memcpy(p, a.v, (size_t)n * sizeof *p);
+}
+
+INLINE struct block block_kth(struct block a, int k)
 {
     int32_t above[EP_GATE_BLOCK] = {0};
     float kth = INFINITY;
     for (int j = 0; j < EP_GATE_BLOCK; j++) {
-        LANES above[i] += keys[j] > keys[i];
+        LANES above[i] += a.v[j] > a.v[i];
     }
-    LANES kth = above[i] < k && keys[i] < kth ? keys[i] : kth;
-    return kth;
+    LANES kth = above[i] < k && a.v[i] < kth ? a.v[i] : kth;
+    return block_every(kth);
+}
+
+INLINE void block_sort(const float *keys, const int32_t *idx, int64_t num, float *to_key,
+                       int32_t *to_idx)
+{
+    int32_t places[EP_GATE_BLOCK] = {0};
+    for (int j = 0; j < num; j++) {
+        LANES places[i] += (keys[j] > keys[i]) | ((keys[j] == keys[i]) & (j < i));
+    }
+    for (int64_t i = 0; i < num; i++) {
+        to_key[places[i]] = keys[i];
+        to_idx[places[i]] = idx[i];
+    }
 }
 
 INLINE void block_sum_top2(const struct block *first, const struct block *second, float *scores)

@@ -58,7 +58,13 @@ extern const struct ep_gate_policy ep_gate_sigmoid, ep_gate_sigmoid_bias, ep_gat
 extern const struct ep_gate_policy ep_gate_switch, ep_gate_gshard, ep_gate_noisy, ep_gate_dropout;
 extern const struct ep_gate_policy ep_gate_expert_choice, ep_gate_hash, ep_gate_random;
 
-enum { EP_GATE_BLOCK = 16, EP_GATE_FAST_TOP_K = 16, EP_GATE_FAST_GROUPS = 16 };
+enum {
+    EP_GATE_BLOCK = 16, /* experts */
+    EP_GATE_TILE = 8,   /* rows */
+    EP_GATE_CHUNK = 64, /* rows of one call of the kernels */
+    EP_GATE_FAST_TOP_K = 16,
+    EP_GATE_FAST_GROUPS = 16
+};
 
 /** What the kernels need to know, worked out once. A row is E logits padded to whole blocks. */
 struct ep_gate_plan {
@@ -72,24 +78,26 @@ struct ep_gate_plan {
     int64_t topk_groups;
     int64_t group_size;
     float route_scale;
-    const float *bias;    /* [padded] -inf in the padding: keys are sigmoid + bias; NULL = logits */
-    float key_margin;     /* two keys further apart than this are in the same order in double */
-    float group_margin;   /* the same of group scores */
-    float *row;           /* [padded] a row that had to be padded; its padding is set */
-    float *keys;          /* [padded] */
-    float *candidate_key; /* [padded + EP_GATE_BLOCK] */
-    int32_t *candidate_idx; /* [padded + EP_GATE_BLOCK] */
+    const float *bias;  /* [padded] -inf in the padding: keys are sigmoid + bias; NULL = logits */
+    float key_margin;   /* two keys further apart than this are in the same order in double */
+    float group_margin; /* the same of group scores */
+    /* Scratch of EP_GATE_TILE rows each: */
+    float *rows;            /* [tile][padded] rows that had to be padded; the padding is set */
+    float *keys;            /* [tile][padded] */
+    int32_t *active;        /* [tile][padded / EP_GATE_BLOCK] */
+    float *candidate_key;   /* [tile][padded + EP_GATE_BLOCK] */
+    int32_t *candidate_idx; /* [tile][padded + EP_GATE_BLOCK] */
 };
 
 /** The kernels of one instruction set. */
 struct ep_gate_isa {
     const char *name;
     bool (*is_supported)(void);
-    /** Route rows in turn: x [num][num_experts], idx and weight [num][top_k], weight may be NULL.
-     *  Returns how many: fewer than num where row [that] is none that it can settle: a logit that
-     * is not finite, keys nearer than the margin, or weights too small for fp32. */
-    int64_t (*route)(const struct ep_gate_plan *plan, const float *x, int64_t num, int32_t *idx,
-                     float *weight);
+    /** Route rows: x [num][num_experts], idx and weight [num][top_k], weight may be NULL; num <=
+     *  EP_GATE_CHUNK. Returns a bit for each row that it cannot settle, whose output is undefined:
+     * a logit that is not finite, keys nearer than the margin, weights too small for fp32. */
+    uint64_t (*route)(const struct ep_gate_plan *plan, const float *x, int64_t num, int32_t *idx,
+                      float *weight);
 };
 
 extern const struct ep_gate_isa ep_gate_avx512, ep_gate_avx2, ep_gate_c;
@@ -104,8 +112,6 @@ struct ep_gate {
     int64_t *groups; /* [num_groups] scratch: taken or not */
     void *state;     /* the policy's */
 };
-
-enum { EP_GATE_CHUNK = 64 };
 
 /** One token in double: idx and weight [top_k] (weight may be NULL), from logits x [num_experts].
  *  Returns EP_EINVAL where a logit is NaN or +inf, naming `token` and the expert. */
