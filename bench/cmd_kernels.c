@@ -20,6 +20,7 @@ enum ep_status ep_cmd_kernels(int argc, char **argv);
 
 enum {
     KEY_MODEL = 2000,
+    KEY_MODEL_FILE,
     KEY_TOKENS,
     KEY_HIDDEN,
     KEY_FFN,
@@ -38,6 +39,7 @@ static const struct argp_option options[] = {
      "expert shapes from the model zoo (default deepseek-v3; with --gemm-table also mixtral-8x7b)",
      1},
     {"models", 0, NULL, OPTION_ALIAS, NULL, 1},
+    {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
     {"hidden", KEY_HIDDEN, "N", 0, "with --ffn: one custom expert in place of models", 1},
     {"ffn", KEY_FFN, "N", 0, "inner width of the custom expert (SwiGLU)", 1},
     {"plain", KEY_PLAIN, NULL, 0, "the custom expert has no gate (ReLU)", 1},
@@ -64,6 +66,7 @@ struct input {
     enum ep_dtype dtype_values[EP_KERNELS_MAX_LIST];
     int64_t hidden, ffn;
     bool plain, table;
+    const char *model_file; /* NULL = the zoo */
     const char *json;
     const char *suite; /* NULL, "quick", "standard" */
 };
@@ -90,6 +93,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_MODEL:
         status = split(arg, "--model", &input->models);
+        break;
+    case KEY_MODEL_FILE:
+        input->model_file = arg;
         break;
     case KEY_TOKENS:
         status = split(arg, "--tokens", &input->tokens);
@@ -142,6 +148,9 @@ static enum ep_status choose_shapes(struct input *input)
     if ((input->hidden > 0) != (input->ffn > 0) || (input->plain && input->ffn == 0)) {
         return ep_error_set(EP_EINVAL, "a custom expert needs both --hidden and --ffn");
     }
+    if (input->model_file != NULL && input->models.num == 0) {
+        return ep_error_set(EP_EINVAL, "--model-file needs --model: whose experts");
+    }
     if (input->hidden > 0) {
         if (input->models.num > 0) {
             return ep_error_set(EP_EINVAL, "--model and --hidden: give one of them");
@@ -157,7 +166,7 @@ static enum ep_status choose_shapes(struct input *input)
     }
     for (int64_t i = 0; i < num; i++) {
         const char *name = input->models.num > 0 ? input->models.items[i] : defaults[i];
-        EP_TRY(ep_kernels_shape_of_model(name, &input->shapes[i]));
+        EP_TRY(ep_kernels_shape_of_model(input->model_file, name, &input->shapes[i]));
     }
     input->grid.num_shapes = num;
 out:

@@ -15,7 +15,7 @@ struct ep_comm_case {
     const struct ep_transport *transport;
     const char *algorithm; /* "default", "linear", "pairwise" */
     const struct ep_skew *skew;
-    const char *model;     /* name of the zoo, or NULL */
+    const char *model;     /* its name in the zoo or file, or NULL */
     int64_t num_ranks;
     bool spread;           /* rank order */
     int64_t experts;

@@ -17,6 +17,7 @@ enum {
     KEY_DTYPE,
     KEY_COMBINE_DTYPE,
     KEY_MODEL,
+    KEY_MODEL_FILE,
     KEY_ALGORITHM,
     KEY_RANKS,
     KEY_RANK_ORDER,
@@ -41,6 +42,7 @@ static const struct argp_option options[] = {
     {"skew", KEY_SKEW, "LIST", 0,
      "uniform, zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample (default uniform)", 1},
     {"model", KEY_MODEL, "NAME", 0, "shape of a model of the zoo; other options override it", 1},
+    {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
     {"dtype", KEY_DTYPE, "LIST", 0, "fp32, bf16, fp8: rows of dispatch (default bf16)", 1},
     {"combine-dtype", KEY_COMBINE_DTYPE, "T", 0,
      "fp32 or bf16: rows of combine (default: --dtype, bf16 where that is fp8)", 1},
@@ -87,6 +89,7 @@ static const char **text_field(struct ep_comm_options *o, int key)
     case KEY_DTYPE: return &o->dtype;
     case KEY_COMBINE_DTYPE: return &o->combine_dtype;
     case KEY_MODEL: return &o->model;
+    case KEY_MODEL_FILE: return &o->model_file;
     case KEY_ALGORITHM: return &o->algorithm;
     case KEY_RANKS: return &o->ranks;
     case KEY_RANK_ORDER: return &o->rank_order;

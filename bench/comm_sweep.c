@@ -146,9 +146,9 @@ static enum ep_status parse_shape(struct ep_comm_sweep *s)
 {
     enum ep_status status = EP_OK;
     const struct ep_comm_options *o = &s->options;
-    if (o->model != NULL) {
-        EP_TRY(ep_models_create(&s->models));
-        EP_TRY(ep_models_find(s->models, o->model, &s->model));
+    if (o->model != NULL || o->model_file != NULL) {
+        EP_TRY(ep_models_open(o->model_file, o->model, &s->models, &s->model));
+        EP_TRY(ep_model_need_experts(s->model));
         s->hidden = (struct numbers){{s->model->hidden}, 1};
         s->top_k = (struct numbers){{s->model->top_k}, 1};
         s->experts = s->model->num_experts;
@@ -334,7 +334,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
         point.combine_dtype = s->has_combine_dtype          ? s->combine_dtype
                               : point.dtype == EP_FP8 ? EP_BF16
                                                       : point.dtype;
-        point.model = s->options.model;
+        point.model = s->model != NULL ? s->model->name : NULL;
         point.cold = s->options.cold;
         point.style = s->options.capacity.style != NULL ? s->options.capacity.style->name : NULL;
         memcpy(point.ops, s->ops, sizeof point.ops);

@@ -12,7 +12,7 @@
 /** The options of `epbench comm`, as texts and numbers. Lists are comma-separated; NULL = default. */
 struct ep_comm_options {
     const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
-        *combine_dtype, *model, *algorithm, *ranks, *rank_order, *ops;
+        *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops;
     struct ep_capacity_options capacity;
     bool cold;
     bool no_check;

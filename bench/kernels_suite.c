@@ -75,11 +75,11 @@ enum ep_status ep_kernels_suite_run(struct ep_session *session, bool is_quick, d
         grid.num_shapes = 1;
         grid.row_budget_s = 0.2;
         grid.cold_caches = 2;
-        EP_TRY(ep_kernels_shape_of_model("qwen3-30b-a3b", &shapes[0]));
+        EP_TRY(ep_kernels_shape_of_model(NULL, "qwen3-30b-a3b", &shapes[0]));
     } else {
         grid.num_shapes = 2;
-        EP_TRY(ep_kernels_shape_of_model(models[0], &shapes[0]));
-        EP_TRY(ep_kernels_shape_of_model(models[1], &shapes[1]));
+        EP_TRY(ep_kernels_shape_of_model(NULL, models[0], &shapes[0]));
+        EP_TRY(ep_kernels_shape_of_model(NULL, models[1], &shapes[1]));
     }
     EP_TRY(run_basics(session, &grid, is_quick, out));
     spent_s = ep_comm_now_s() - spent_s;

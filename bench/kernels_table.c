@@ -35,13 +35,14 @@ struct ep_kernels_grid ep_kernels_grid_default(void)
     };
 }
 
-enum ep_status ep_kernels_shape_of_model(const char *name, struct ep_kernels_shape *shape)
+enum ep_status ep_kernels_shape_of_model(const char *file, const char *name,
+                                         struct ep_kernels_shape *shape)
 {
     enum ep_status status = EP_OK;
     struct ep_models *models = NULL;
     const struct ep_model *model = NULL;
-    EP_TRY(ep_models_create(&models));
-    EP_TRY(ep_models_find(models, name, &model));
+    EP_TRY(ep_models_open(file, name, &models, &model));
+    EP_TRY(ep_model_need_experts(model));
     *shape = (struct ep_kernels_shape){.model = name,
                                        .hidden = model->hidden,
                                        .ffn = model->expert_ffn,

@@ -46,8 +46,9 @@ struct ep_kernels_grid {
  *  native, onednn and cblas. shapes stays empty: see ep_kernels_shape_of_model. */
 struct ep_kernels_grid ep_kernels_grid_default(void);
 
-/** A model's expert, from the built-in zoo. Returns EP_EINVAL for an unknown name. */
-EP_MUST_CHECK enum ep_status ep_kernels_shape_of_model(const char *name,
+/** A model's expert, from a file of models or (file NULL) the built-in zoo. Returns EP_EINVAL for an unknown name, a dense
+ *  model, a bad file. */
+EP_MUST_CHECK enum ep_status ep_kernels_shape_of_model(const char *file, const char *name,
                                                        struct ep_kernels_shape *shape);
 
 /** Measure the grid on all ranks of the session at once and print it, row by row, on rank 0 to `out`.

@@ -113,26 +113,6 @@ bool ep_model_options_have_shape(const struct ep_model_options *o)
 
 /* --- of the zoo or a file ------------------------------------------------------------------ */
 
-static enum ep_status find_base(const struct ep_model_options *o, struct ep_models **models,
-                                struct ep_model *model)
-{
-    enum ep_status status;
-    const struct ep_model *found = NULL;
-    EP_TRY(o->file != NULL ? ep_models_load(o->file, models) : ep_models_create(models));
-    if (o->name != NULL) {
-        EP_TRY(ep_models_find_any(*models, o->name, &found));
-    } else if ((*models)->num == 1) {
-        found = (*models)->models;
-    } else {
-        status = ep_error_set(EP_EINVAL, "%s has %" PRId64 " models; --model says which", o->file,
-                              (*models)->num);
-        goto out;
-    }
-    *model = *found;
-out:
-    return status;
-}
-
 static enum ep_status check_dense(const struct ep_model_options *o, const struct ep_model *model)
 {
     return ep_model_is_dense(model) && ep_model_options_have_shape(o)
@@ -235,7 +215,9 @@ enum ep_status ep_model_options_resolve(const struct ep_model_options *options,
     if (own) {
         EP_TRY(need_all(options));
     } else {
-        EP_TRY(find_base(options, &made, &resolved));
+        const struct ep_model *base = NULL;
+        EP_TRY(ep_models_open(options->file, options->name, &made, &base));
+        resolved = *base;
         EP_TRY(check_dense(options, &resolved));
     }
     if (ep_model_options_have_shape(options)) {

@@ -469,16 +469,46 @@ enum ep_status ep_models_find_any(const struct ep_models *models, const char *na
 enum ep_status ep_models_find(const struct ep_models *models, const char *name,
                               const struct ep_model **model)
 {
+    enum ep_status status;
     const struct ep_model *found = NULL;
-    const enum ep_status status = ep_models_find_any(models, name, &found);
-    if (status == EP_OK && ep_model_is_dense(found)) {
-        return ep_error_set(EP_EINVAL,
-                            "model '%s' is dense: it has no experts; take one with experts", name);
-    }
-    if (status == EP_OK) {
-        *model = found;
-    }
+    EP_TRY(ep_models_find_any(models, name, &found));
+    EP_TRY(ep_model_need_experts(found));
+    *model = found;
+out:
     return status;
+}
+
+enum ep_status ep_models_open(const char *file, const char *name, struct ep_models **models,
+                              const struct ep_model **model)
+{
+    enum ep_status status;
+    struct ep_models *made = NULL;
+    const struct ep_model *found = NULL;
+    EP_TRY(file != NULL ? ep_models_load(file, &made) : ep_models_create(&made));
+    if (name != NULL) {
+        EP_TRY(ep_models_find_any(made, name, &found));
+    } else if (made->num == 1) {
+        found = made->models;
+    } else {
+        status = ep_error_set(EP_EINVAL, "%s has %" PRId64 " models; --model says which",
+                              made->path, made->num);
+        goto out;
+    }
+    *model = found;
+    *models = made;
+    made = NULL;
+out:
+    ep_models_destroy(made);
+    return status;
+}
+
+enum ep_status ep_model_need_experts(const struct ep_model *model)
+{
+    return ep_model_is_dense(model)
+               ? ep_error_set(EP_EINVAL,
+                              "model '%s' is dense: it has no experts; take one with experts",
+                              model->name)
+               : EP_OK;
 }
 
 bool ep_model_is_rumour(const struct ep_model *model)

@@ -73,6 +73,16 @@ EP_MUST_CHECK enum ep_status ep_models_find(const struct ep_models *models, cons
 EP_MUST_CHECK enum ep_status ep_models_find_any(const struct ep_models *models, const char *name,
                                                 const struct ep_model **model);
 
+/** The model `name` of a user's file, or of the zoo where file is NULL; name NULL where the file
+ * holds one alone. models  keeps the texts; to be destroyed after `model`. Dense models are an
+ * answer too. */
+EP_MUST_CHECK enum ep_status ep_models_open(const char *file, const char *name,
+                                            struct ep_models **models,
+                                            const struct ep_model **model);
+
+/** Returns EP_EINVAL for a dense model: it has no experts to route to. */
+EP_MUST_CHECK enum ep_status ep_model_need_experts(const struct ep_model *model);
+
 /** Counts that must hang together: top-k within the experts, MoE layers within the layers, groups
  *  that divide the experts, routed parameters as the shape has them; `where` opens the message. */
 EP_MUST_CHECK enum ep_status ep_model_check(const struct ep_model *model, const char *where);

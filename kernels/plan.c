@@ -246,9 +246,9 @@ out:
 
 static enum ep_status check_config(const struct ep_plan_config *c)
 {
-    if (ep_model_is_dense(c->model)) {
-        return ep_error_set(EP_EINVAL, "model '%s' is dense: there are no experts to plan for",
-                            c->model->name);
+    const enum ep_status status = ep_model_need_experts(c->model);
+    if (status != EP_OK) {
+        return status;
     }
     if (c->world < 1 || c->world > EP_PLAN_MAX_WORLD) {
         return ep_error_set(EP_EINVAL, "a world of %" PRId64 " ranks is outside 1 to %d", c->world,

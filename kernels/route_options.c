@@ -3,7 +3,7 @@
 #include "kernels/route_options.h"
 
 #include "base/units.h"
-#include "kernels/model_options.h"
+#include "kernels/models.h"
 #include "kernels/placement.h"
 #include "kernels/route_case.h"
 
@@ -229,20 +229,18 @@ enum ep_status ep_route_options_refuse(const struct ep_route_options *o, uint64_
 
 enum ep_status ep_route_options_apply_model(struct ep_route_options *o)
 {
-    struct ep_model_options named = EP_MODEL_OPTIONS_NONE;
+    enum ep_status status;
     struct ep_models *models = NULL;
-    struct ep_model model;
-    named.name = o->model;
-    named.file = o->model_file;
-    if (named.name == NULL && named.file == NULL) {
+    const struct ep_model *model = NULL;
+    if (o->model == NULL && o->model_file == NULL) {
         return EP_OK;
     }
-    const enum ep_status status = ep_model_options_resolve(&named, &models, &model);
-    if (status == EP_OK) {
-        o->num_experts = o->num_experts != 0 ? o->num_experts : model.num_experts;
-        o->top_k = o->top_k != 0 ? o->top_k : model.top_k;
-        o->hidden = o->hidden != 0 || o->token_bytes != 0 ? o->hidden : model.hidden;
-    }
+    EP_TRY(ep_models_open(o->model_file, o->model, &models, &model));
+    EP_TRY(ep_model_need_experts(model));
+    o->num_experts = o->num_experts != 0 ? o->num_experts : model->num_experts;
+    o->top_k = o->top_k != 0 ? o->top_k : model->top_k;
+    o->hidden = o->hidden != 0 || o->token_bytes != 0 ? o->hidden : model->hidden;
+out:
     ep_models_destroy(models);
     return status;
 }

@@ -16,6 +16,7 @@ enum option_key {
     KEY_ASSIGNMENTS,
     KEY_LAYER,
     KEY_MODEL,
+    KEY_MODEL_FILE,
     KEY_EXPERTS,
     KEY_TOP_K,
     KEY_TOKENS,
@@ -55,6 +56,7 @@ static const struct argp_option options[] = {
     {"assignments", KEY_ASSIGNMENTS, "FILE", 0, "tokens: a trace file", 1},
     {"layer", KEY_LAYER, "N", 0, "rows of this layer of the assignments", 1},
     {"model", KEY_MODEL, "NAME", 0, "experts, top-k, hidden, groups and bytes of an expert of a model of the zoo", 1},
+    {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
     {"experts", KEY_EXPERTS, "N", 0, "experts of the layer", 1},
     {"top-k", KEY_TOP_K, "K", 0, "experts of each token", 1},
     {"tokens", KEY_TOKENS, "N", 0, "tokens per rank of a skew (default 4096; a trace's own)", 1},
@@ -190,6 +192,8 @@ static const char **find_text(int key, struct ep_place_options *o)
         return &o->source.assignments;
     case KEY_MODEL:
         return &o->model;
+    case KEY_MODEL_FILE:
+        return &o->model_file;
     case KEY_POLICY:
         return &o->policies;
     case KEY_DYNAMIC_POLICY:

@@ -46,11 +46,11 @@ static enum ep_status set_model(struct ep_place_case *run)
 {
     enum ep_status status;
     const struct ep_model *model = NULL;
-    if (run->options.model == NULL) {
+    if (run->options.model == NULL && run->options.model_file == NULL) {
         return EP_OK;
     }
-    EP_TRY(ep_models_create(&run->models));
-    EP_TRY(ep_models_find(run->models, run->options.model, &model));
+    EP_TRY(ep_models_open(run->options.model_file, run->options.model, &run->models, &model));
+    EP_TRY(ep_model_need_experts(model));
     apply_model(model, &run->options);
 out:
     return status;

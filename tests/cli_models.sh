@@ -51,6 +51,15 @@ cmp own.json again.json || fail "the JSON of a model, read again, says otherwise
 has one '2 of 128 experts'
 has one 'no total is published'
 
+# ... and in every command that takes a model.
+"$EPBENCH" place --model-file own.json --skew zipf:1 --ranks 8 --json - >out
+has out '"experts": 64'
+"$EPBENCH" route --model-file own.json --ranks 8 --tokens 4 --json - >out
+has out '"experts": 64'
+"$EPBENCH" comm --model-file own.json --tokens 4 --visits 1 --iters 6 --case-time 50ms -o run >out 2>err ||
+    { cat err; fail "comm with a model of one's own"; }
+grep -q '"experts": *64' run/records.jsonl || fail "comm did not take the file's experts"
+
 refused "did you mean 'deepseek-v3'" models deepseek-v33
 refused 'unknown model' models zzzzzzzz
 refused '--ranks' models --ranks 0
