@@ -144,7 +144,7 @@ $(MPI_TESTS): $(B)/tests/%: $(B)/tests/%.o $(BENCH_OBJECTS) $(GEN)
 	@echo "  LINK  $@"
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_ALL) $(LDLIBS)
 
-.PHONY: tests check-built check-unit check check-asan lint report bootstrap format clean help install
+.PHONY: tests check-built check-unit check check-asan check-vcluster lint report bootstrap format clean help install
 .SECONDARY:
 tests: $(B)/epbench $(UNIT_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
 
@@ -160,6 +160,9 @@ check-unit: $(UNIT_TESTS) # the tests that need no MPI
 
 check-asan: ## Unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) B=$(B)/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" check-unit
+
+check-vcluster: all ## Test scripts/vcluster, where the system allows namespaces
+	$(Q)B=$(B) tests/vcluster.sh || [ $$? = 77 ]
 
 lint: $(B)/gen/embedded_files.c ## cppcheck, and the rules on includes
 	$(Q)B=$(B) scripts/lint

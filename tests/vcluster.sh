@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# scripts/vcluster: hosts and rates are what was asked for, transports work across, nothing stays behind.
+# usage: tests/vcluster.sh    (make check-vcluster); exit 77 where the system does not allow namespaces
+set -eu
+cd "$(dirname "$0")/.."
+EPBENCH=$PWD/${B:-build}/epbench
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/epbench-vcluster.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+fail() { echo "vcluster: $1" >&2; cat "$scratch/out" "$scratch/err" >&2 2>/dev/null || true; exit 1; }
+vcluster() { scripts/vcluster "$@" >"$scratch/out" 2>"$scratch/err" </dev/null; }
+refused() { # STATUS TEXT ARGUMENTS...
+    local expected=$1 text=$2 status=0
+    shift 2
+    vcluster "$@" || status=$?
+    [ $status = "$expected" ] || fail "'$*' gave $status, not $expected"
+    grep -qF "$text" "$scratch/err" || fail "'$*' does not say '$text'"
+}
+
+refused 2 'whole number from 1 to 64' 0 200mbit -- true
+refused 2 'not a rate with its unit' 2 200 -- true
+refused 2 'a command is needed' 2 200mbit --
+refused 2 'from 1 to 2' 2 200mbit 3 1gbit -- true
+refused 2 'UPLINK' 2 200mbit 2 -- true
+
+status=0
+vcluster 2 200mbit -- true || status=$?
+if [ $status = 3 ]; then
+    echo "skipped: $(tail -n 1 "$scratch/err")"
+    exit 77
+fi
+[ $status = 0 ] || fail "cannot run 'true'"
+before=$(ip netns list; ip link show)
+
+status=0
+vcluster 3 200mbit -- sh -c 'hostname; exit 7' || status=$?
+[ $status = 7 ] || fail "the command's exit status 7 became $status"
+[ "$(cat "$scratch/out")" = vhost0 ] || fail "the command is not on vhost0"
+
+# No way out, and each pair reaches each other.
+vcluster 4 200mbit 2 100mbit -- sh -c 'ip route get 192.0.2.1' && fail "there is a route out"
+vcluster 4 200mbit 2 100mbit -- sh -c '! ip route | grep -v 10.77.0.0/24' || fail "other routes"
+
+# A plain mpirun finds the hosts.
+vcluster 3 200mbit -- sh -c 'mpirun --hostfile "$EPBENCH_HOSTFILE" --map-by node -n 3 hostname' ||
+    fail "mpirun failed"
+[ "$(sort "$scratch/out" | tr '\n' ' ')" = "vhost0 vhost1 vhost2 " ] || fail "ranks are not on three hosts"
+
+# epbench: each namespace is a node, every transport arrives whole, and a link is never faster than its rate.
+run=$scratch/run
+vcluster 2 200mbit -- "$EPBENCH" comm -n 4 --experts 16 --top-k 8 --tokens 128 --hidden 2048 \
+    --transport alltoallv,alltoallv-dedup,pairwise,hier,hier2d,allgather --iters 5 --visits 1 \
+    --warmup 1 -o "$run" || fail "comm failed"
+grep -q '"nodes":2,' "$run/records.jsonl" || fail "records do not say 2 nodes"
+grep -q '"verified":false' "$run/records.jsonl" && fail "a record is not verified"
+[ "$(grep -c '"verified":true' "$run/records.jsonl")" = 12 ] || fail "not 12 verified records"
+# hier, dispatch: each of 256 tokens of a node crosses to the other with chance 1 - C(8,8)/C(16,8) > 0.9999:
+# 256 x 4096 B = 1.05 MB = 42 ms at 25 MB/s; alltoallv sends 4 of 8 copies: 4.2 MB = 168 ms, 4 times as much.
+exchange() { # TRANSPORT: median of the exchange phase of dispatch, s
+    awk -v transport="$1" '
+        index($0, "\"transport\":\"" transport "\"") && /"op":"dispatch"/ {
+            text = $0; sub(/.*"name":"exchange","median_s":/, "", text); sub(/[,}].*/, "", text)
+            print text; exit }' "$run/records.jsonl"
+}
+hier=$(exchange hier)
+alltoallv=$(exchange alltoallv)
+awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(hier > 0.9 * 0.042 && all > 0.9 * 0.168) }' ||
+    fail "faster than the link: hier $hier s, alltoallv $alltoallv s"
+awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(all > 2 * hier) }' ||
+    fail "hier ($hier s) does not save what it should against alltoallv ($alltoallv s)"
+
+[ "$before" = "$(ip netns list; ip link show)" ] || fail "something was left behind"
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+    setpriv --reuid=65534 --regid=65534 --clear-groups scripts/vcluster 2 200mbit -- hostname \
+        >"$scratch/out" 2>"$scratch/err" </dev/null || fail "not for an ordinary user"
+    [ "$(cat "$scratch/out")" = vhost0 ] || fail "an ordinary user's command is not on vhost0"
+fi
+echo "ok: scripts/vcluster"
