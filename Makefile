@@ -28,12 +28,14 @@ LIBRARIES := \
   BENCHMARK:benchmark:benchmark/benchmark.h:libbenchmark-dev \
   GSL:gsl:gsl/gsl_math.h:libgsl-dev \
   JANSSON:jansson:jansson.h:libjansson-dev \
+  ZLIB:zlib:zlib.h:zlib1g-dev \
   CBLAS:openblas,blis,cblas:cblas.h:libopenblas-dev \
   ONEDNN:dnnl,onednn:dnnl.h:libdnnl-dev \
   RANDOM123:random123:Random123/philox.h:librandom123-dev \
   CMOCKA:cmocka:cmocka.h:libcmocka-dev
 ONEDNN_LIBS_ELSE := -ldnnl
 RANDOM123_LIBS_ELSE :=
+ZLIB_LIBS_ELSE := -lz
 
 comma := ,
 open := (
@@ -79,7 +81,7 @@ EMBED := $(sort $(wildcard kernels/data/*.csv plots/*.gp plots/*.css plots/*.htm
 GEN := $(B)/gen/embedded_files.o
 
 # A library's headers are visible only where the design lets them in.
-$(B)/base/%.o: DOORS = $(GSL_CFLAGS) $(JANSSON_CFLAGS) $(RANDOM123_CFLAGS)
+$(B)/base/%.o: DOORS = $(GSL_CFLAGS) $(JANSSON_CFLAGS) $(RANDOM123_CFLAGS) $(ZLIB_CFLAGS)
 $(B)/topologies/%.o: DOORS = $(HWLOC_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/kernels/%.o: DOORS = $(CBLAS_CFLAGS) $(ONEDNN_CFLAGS) $(JANSSON_CFLAGS) $(GSL_CFLAGS)
 $(B)/results/%.o: DOORS = $(GSL_CFLAGS) $(JANSSON_CFLAGS)
@@ -89,7 +91,7 @@ $(B)/bench/%.o: DOORS = $(MPI_CFLAGS) $(BENCHMARK_CFLAGS) $(JANSSON_CFLAGS)
 $(B)/tests/%.o: DOORS = $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) $(GSL_CFLAGS) $(MPI_CFLAGS)
 $(B)/bench/version.o: C_ALL += -DEP_VERSION='"$(VERSION)$(if $(GIT_ID),+g$(GIT_ID))"' -DEP_FLAGS='"$(call quoted,$(subst ",\",$(OPT) $(SANITIZE) $(CFLAGS)))"'
 
-LIBS_CORE = $(HWLOC_LIBS) $(CBLAS_LIBS) $(ONEDNN_LIBS) $(GSL_LIBS) $(JANSSON_LIBS) -lpthread -lm
+LIBS_CORE = $(HWLOC_LIBS) $(CBLAS_LIBS) $(ONEDNN_LIBS) $(GSL_LIBS) $(JANSSON_LIBS) $(ZLIB_LIBS) -lpthread -lm
 LIBS_ALL = $(OPENMP) $(MPI_LIBS) $(BENCHMARK_LIBS) $(LIBS_CORE)
 
 .PHONY: all

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum ep_status start(const char *name, char *text, size_t length, struct ep_csv *csv)
+enum ep_status ep_csv_take(const char *name, char *text, size_t length, struct ep_csv *csv)
 {
     if (memchr(text, '\0', length) != NULL) {
         free(text);
@@ -31,7 +31,7 @@ enum ep_status ep_csv_open(const char *path, int64_t limit_bytes, struct ep_csv 
     if (status != EP_OK) {
         return status;
     }
-    return start(path, text, length, csv);
+    return ep_csv_take(path, text, length, csv);
 }
 
 enum ep_status ep_csv_init(const char *name, const char *text, size_t length, struct ep_csv *csv)
@@ -42,7 +42,7 @@ enum ep_status ep_csv_init(const char *name, const char *text, size_t length, st
     }
     memcpy(copy, text, length);
     copy[length] = '\0';
-    return start(name, copy, length, csv);
+    return ep_csv_take(name, copy, length, csv);
 }
 
 void ep_csv_fini(struct ep_csv *csv)

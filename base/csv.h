@@ -30,6 +30,10 @@ EP_MUST_CHECK enum ep_status ep_csv_open(const char *path, int64_t limit_bytes,
 /** The same from a copy of `length` bytes in memory, called `name` in messages. */
 EP_MUST_CHECK enum ep_status ep_csv_init(const char *name, const char *text, size_t length,
                                          struct ep_csv *csv);
+
+/** The same from `text` [length + 1], NUL-terminated on the heap: taken over, freed also on failure. */
+EP_MUST_CHECK enum ep_status ep_csv_take(const char *name, char *text, size_t length,
+                                         struct ep_csv *csv);
 void ep_csv_fini(struct ep_csv *csv);
 
 /** Read the first line as column names. Returns EP_EINVAL for an empty file. */

@@ -13,6 +13,8 @@ enum {
     KEY_EXPERTS,
     KEY_TOP_K,
     KEY_SKEW,
+    KEY_LAYER,
+    KEY_TRACE_FORMAT,
     KEY_TRANSPORT,
     KEY_DTYPE,
     KEY_COMBINE_DTYPE,
@@ -40,7 +42,10 @@ static const struct argp_option options[] = {
     {"experts", KEY_EXPERTS, "N", 0, "experts (default 64, or the model's or trace's)", 1},
     {"top-k", KEY_TOP_K, "LIST", 0, "experts per token (default 2)", 1},
     {"skew", KEY_SKEW, "LIST", 0,
-     "uniform, zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample (default uniform)", 1},
+     "uniform, zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample, counts:FILE (default uniform)", 1},
+    {"layer", KEY_LAYER, "N", 0, "layer of traces and counts that have several", 1},
+    {"trace-format", KEY_TRACE_FORMAT, "NAME", 0,
+     "csv, megatron, vllm-log, vllm-npy, sglang, esft[:TOP_K], counts (default: by content)", 1},
     {"model", KEY_MODEL, "NAME", 0, "shape of a model of the zoo; other options override it", 1},
     {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
     {"dtype", KEY_DTYPE, "LIST", 0, "fp32, bf16, fp8: rows of dispatch (default bf16)", 1},
@@ -72,7 +77,7 @@ static const struct argp_option options[] = {
 
 struct ep_comm_options ep_comm_options_default(void)
 {
-    return (struct ep_comm_options){.num_visits = 3, .warmup = 3, .case_s = 1};
+    return (struct ep_comm_options){.num_visits = 3, .warmup = 3, .case_s = 1, .layer = -1};
 }
 
 /* The options that are kept as text, for comm_sweep.c to parse. */
@@ -94,6 +99,7 @@ static const char **text_field(struct ep_comm_options *o, int key)
     case KEY_RANKS: return &o->ranks;
     case KEY_RANK_ORDER: return &o->rank_order;
     case KEY_OP: return &o->ops;
+    case KEY_TRACE_FORMAT: return &o->trace_format;
     default: return NULL;
     }
 }
@@ -111,6 +117,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &o->capacity;
+        break;
+    case KEY_LAYER:
+        status = ep_parse_i64(arg, "--layer", 0, INT32_MAX, &o->layer);
         break;
     case KEY_COLD:
         o->cold = true;

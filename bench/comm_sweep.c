@@ -69,7 +69,9 @@ out:
 static enum ep_status add_skew(struct ep_comm_sweep *s, const char *text)
 {
     struct ep_skew *skew = NULL;
-    const enum ep_status status = ep_skew_create(text, &skew);
+    const struct ep_trace_options recorded = {.layer = s->options.layer,
+                                              .format = s->options.trace_format};
+    const enum ep_status status = ep_skew_create_with(text, &recorded, &skew);
     s->skews[s->num_skews] = skew;
     s->num_skews += status == EP_OK;
     return status;
@@ -402,6 +404,13 @@ static enum ep_status check_cases(struct ep_comm_sweep *s, struct ep_session *se
         if (wraps) {
             ep_session_warn(session, "trace-wraps", "%s has fewer tokens than the ranks "
                             "together: its rows come again", s->cases[i].skew->text);
+        }
+        const struct ep_trace *trace = s->cases[i].skew->trace;
+        if (trace != NULL && trace->fan_out_sampled) {
+            ep_session_warn(session, "fan-out-sampled",
+                            "%s holds counts: the load of experts is recorded, which of them come "
+                            "together is sampled",
+                            s->cases[i].skew->text);
         }
     }
 out:

@@ -12,7 +12,9 @@
 /** The options of `epbench comm`, as texts and numbers. Lists are comma-separated; NULL = default. */
 struct ep_comm_options {
     const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
-        *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops;
+        *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops,
+        *trace_format;
+    int64_t layer; /* of traces and counts; -1 = not given */
     struct ep_capacity_options capacity;
     bool cold;
     bool no_check;

@@ -88,6 +88,11 @@ static enum ep_status load_assignments(const struct ep_place_source *s, struct e
     struct ep_trace *trace = NULL;
     in->name = s->assignments;
     EP_TRY(ep_trace_load(s->assignments, &options, &trace));
+    if (trace->counts != NULL) {
+        status = ep_error_set(EP_EINVAL, "%s: holds counts, no tokens; --skew trace:FILE draws some",
+                              s->assignments);
+        goto out;
+    }
     if (s->top_k != 0 && s->top_k != trace->top_k) {
         status =
             ep_error_set(EP_EINVAL, "--top-k %" PRId64 " contradicts %s, which has top-%" PRId64,
@@ -116,7 +121,8 @@ static enum ep_status generate(const struct ep_place_source *s, struct ep_place_
     in->name = s->skew;
     EP_TRY(ep_skew_create(s->skew, &skew));
     EP_TRY(ep_skew_resolve_shape(skew, s->num_experts, s->top_k, false, &in->num_experts, &top_k));
-    const int64_t num_tokens = s->tokens == 0 && skew->trace != NULL
+    const bool replayed = skew->trace != NULL && skew->trace->counts == NULL;
+    const int64_t num_tokens = s->tokens == 0 && replayed
                                    ? skew->trace->num_tokens
                                    : (s->tokens != 0 ? s->tokens : DEFAULT_TOKENS) * s->num_ranks;
     EP_TRY(ep_placement_init_contiguous(in->num_experts, s->num_ranks, &placement));

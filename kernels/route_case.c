@@ -3,6 +3,7 @@
 #include "kernels/route_case.h"
 
 #include "base/units.h"
+#include "kernels/counts.h"
 #include "kernels/place_file.h"
 #include "kernels/route_capacity.h"
 #include "kernels/route_tokens.h"
@@ -15,6 +16,11 @@
 #include <string.h>
 
 /* --- what was asked for ------------------------------------------------------------------- */
+
+static bool is_recorded(const char *skew)
+{
+    return skew != NULL && (strncmp(skew, "trace:", 6) == 0 || strncmp(skew, "counts:", 7) == 0);
+}
 
 static enum ep_status check_combination(const struct ep_route_options *o)
 {
@@ -40,8 +46,10 @@ static enum ep_status check_combination(const struct ep_route_options *o)
                             o->placement_policy != NULL ? "--placement-policy"
                                                         : "--placement-layer");
     }
-    if (o->assignments == NULL && o->layer >= 0) {
-        return ep_error_set(EP_EINVAL, "--layer is for --assignments");
+    const bool recorded = o->assignments != NULL || is_recorded(o->skew);
+    if (!recorded && (o->layer >= 0 || o->trace_format != NULL)) {
+        return ep_error_set(EP_EINVAL, "%s is for --assignments and the skews trace and counts",
+                            o->layer >= 0 ? "--layer" : "--trace-format");
     }
     if (o->token_bytes != 0 && (o->hidden != 0 || ep_route_option_given(o, EP_ROUTE_DTYPE))) {
         return ep_error_set(EP_EINVAL, "--token-bytes replaces --hidden and --dtype; give one");
@@ -181,7 +189,9 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
     enum ep_status status;
     r->source = o->skew != NULL ? o->skew : "uniform";
     r->seed = (uint64_t)o->seed;
-    EP_TRY(ep_skew_create(r->source, &r->skew));
+    const struct ep_trace_options recorded = {.layer = o->layer, .format = o->trace_format};
+    EP_TRY(ep_skew_create_with(r->source, &recorded, &r->skew));
+    r->source = r->skew->text;
     EP_TRY(ep_skew_resolve_shape(r->skew, o->num_experts, o->top_k, false, &r->num_experts,
                                  &r->top_k));
     EP_TRY(place_experts(
@@ -276,12 +286,35 @@ static enum ep_status count_file(struct ep_route_case *r, const int32_t *token_r
     return EP_OK;
 }
 
+/* A file of counts becomes the tokens that it counts, drawn. */
+static enum ep_status draw_file(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    struct ep_trace *drawn = NULL;
+    const int64_t top_k = r->assignments->top_k != 0 ? r->assignments->top_k : o->top_k;
+    if (r->assignments->counts == NULL) {
+        return EP_OK;
+    }
+    if (top_k == 0) {
+        return ep_error_set(EP_EINVAL, "%s: holds counts, no tokens; --top-k is needed to draw some",
+                            o->assignments);
+    }
+    const enum ep_status status =
+        ep_counts_draw_trace(r->assignments, top_k, (uint64_t)o->seed, &drawn);
+    if (status == EP_OK) {
+        ep_trace_destroy(r->assignments);
+        r->assignments = drawn;
+    }
+    return status;
+}
+
 /* Experts named by a placement, --experts or --model bound the file's; else it says. */
 static enum ep_status load_file(const struct ep_route_options *o, struct ep_route_case *r)
 {
     enum ep_status status;
-    struct ep_trace_options options = {
-        .num_experts = o->num_experts, .layer = o->layer, .allow_duplicates = true};
+    struct ep_trace_options options = {.num_experts = o->num_experts,
+                                       .layer = o->layer,
+                                       .allow_duplicates = true,
+                                       .format = o->trace_format};
     if (names_placement(o)) {
         struct ep_placement placement;
         EP_TRY(read_placement(o, o->num_experts, o->num_ranks, &placement));
@@ -289,6 +322,7 @@ static enum ep_status load_file(const struct ep_route_options *o, struct ep_rout
         ep_placement_fini(&placement);
     }
     EP_TRY(ep_trace_load(o->assignments, &options, &r->assignments));
+    EP_TRY(draw_file(o, r));
     r->num_experts = r->assignments->num_experts;
     r->num_tokens = r->assignments->num_tokens;
     r->top_k = r->assignments->top_k;
@@ -422,6 +456,23 @@ static void fill_plain(struct ep_route_case *r)
     r->textbook_twice_bytes = 2 * r->num_tokens * r->row_bytes;
 }
 
+/* What a recording does not say. */
+static void warn_of_recording(struct ep_route_case *r)
+{
+    const struct ep_trace *trace = r->from_file ? r->assignments : r->skew->trace;
+    r->fan_out_sampled = trace != NULL && trace->fan_out_sampled;
+    if (r->fan_out_sampled) {
+        snprintf(add_warning(r), EP_ROUTE_WARNING_SIZE,
+                 "tokens are drawn from counts: the load of experts is recorded, fan-out (which "
+                 "experts come together) is sampled");
+    }
+    if (trace != NULL && trace->num_left_out > 0) {
+        snprintf(add_warning(r), EP_ROUTE_WARNING_SIZE,
+                 "%" PRId64 " records of multi-token prediction were left out",
+                 trace->num_left_out);
+    }
+}
+
 enum ep_status ep_route_case_init(const struct ep_route_options *options,
                                   struct ep_route_case *route)
 {
@@ -433,6 +484,7 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     EP_TRY(ep_route_options_apply_model(&o));
     set_row(&o, route);
     EP_TRY(o.assignments != NULL ? read_file(&o, route, &token_ranks) : generate(&o, route));
+    warn_of_recording(route);
     route->tokens_per_rank = find_common_tokens(&route->traffic);
     EP_TRY(sum_matrices(route));
     EP_TRY(measure_loads(route));

@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 /** Most ranks of a case: two matrices of 8 bytes per pair are kept, 1 GiB at 8,192. */
-enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 4, EP_ROUTE_WARNING_SIZE = 160 };
+enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 8, EP_ROUTE_WARNING_SIZE = 160 };
 
 struct ep_route_capacity; /* kernels/route_capacity.h */
 
@@ -29,6 +29,7 @@ enum ep_route_load { EP_ROUTE_EXPERT, EP_ROUTE_RANK, EP_ROUTE_NODE, EP_ROUTE_NUM
 struct ep_route_case {
     const char *source; /* skew or file name; borrowed from the options, or a literal */
     bool from_file;     /* assignments: no skew, seed or routing_id */
+    bool fan_out_sampled; /* tokens were drawn from counts: only their load is recorded */
     struct ep_skew *skew;
     struct ep_trace *assignments;
     struct ep_placement placement;

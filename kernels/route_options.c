@@ -18,7 +18,7 @@ enum { FIRST_KEY = 256 };
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Where the routing comes from:", 1},
     {"skew", KEY(EP_ROUTE_SKEW), "SKEW", 0,
-     "uniform (default), zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample", 1},
+     "uniform (default), zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample, counts:FILE", 1},
     {"model", KEY(EP_ROUTE_MODEL), "NAME", 0, "experts, top-k and hidden of a model of the zoo", 1},
     {"model-file", KEY(EP_ROUTE_MODEL_FILE), "FILE", 0, "the same of a model of one's own", 1},
     {"experts", KEY(EP_ROUTE_EXPERTS), "N", 0, "experts of the layer", 1},
@@ -28,8 +28,10 @@ static const struct argp_option options[] = {
      "tokens of each rank in turn", 1},
     {"seed", KEY(EP_ROUTE_SEED), "N", 0, "random seed (default 1)", 1},
     {"assignments", KEY(EP_ROUTE_ASSIGNMENTS), "FILE", 0,
-     "count this trace instead: CSV token[,layer],e0,...[,w0,...]", 1},
-    {"layer", KEY(EP_ROUTE_LAYER), "N", 0, "rows of this layer of the assignments", 1},
+     "count this trace instead, in any format of kernels/README.md, \"Traces\"", 1},
+    {"layer", KEY(EP_ROUTE_LAYER), "N", 0, "this layer of the assignments, trace or counts", 1},
+    {"trace-format", KEY(EP_ROUTE_TRACE_FORMAT), "NAME", 0,
+     "csv, megatron, vllm-log, vllm-npy, sglang, esft[:TOP_K], counts (default: by content)", 1},
     {NULL, 0, NULL, 0, "Where experts and tokens are:", 2},
     {"ranks", KEY(EP_ROUTE_RANKS), "P", 0, "ranks (default 8)", 2},
     {"ep", KEY(EP_ROUTE_RANKS), NULL, OPTION_ALIAS, NULL, 2},
@@ -68,6 +70,9 @@ static enum ep_status parse_text(enum ep_route_option option, const char *arg,
         break;
     case EP_ROUTE_MODEL_FILE:
         o->model_file = arg;
+        break;
+    case EP_ROUTE_TRACE_FORMAT:
+        o->trace_format = arg;
         break;
     case EP_ROUTE_ASSIGNMENTS:
         o->assignments = arg;
@@ -169,6 +174,7 @@ const char *ep_route_option_name(enum ep_route_option option)
         [EP_ROUTE_SEED] = "--seed",
         [EP_ROUTE_ASSIGNMENTS] = "--assignments",
         [EP_ROUTE_LAYER] = "--layer",
+        [EP_ROUTE_TRACE_FORMAT] = "--trace-format",
         [EP_ROUTE_RANKS] = "--ranks",
         [EP_ROUTE_RANKS_PER_NODE] = "--ranks-per-node",
         [EP_ROUTE_NODES] = "--nodes",

@@ -23,6 +23,7 @@ enum ep_route_option {
     EP_ROUTE_SEED,
     EP_ROUTE_ASSIGNMENTS,
     EP_ROUTE_LAYER,
+    EP_ROUTE_TRACE_FORMAT,
     EP_ROUTE_RANKS,
     EP_ROUTE_RANKS_PER_NODE,
     EP_ROUTE_NODES,
@@ -59,7 +60,8 @@ struct ep_route_options {
     int64_t placement_layer;      /* of that file; -1 = not given */
     const char *tokens_to_ranks;  /* "block" or a CSV file `token,rank`; only with assignments */
     const char *json_path;
-    int64_t layer; /* of the assignments; -1 = not given */
+    int64_t layer; /* of the assignments, or of a skew's trace or counts; -1 = not given */
+    const char *trace_format; /* of the same; NULL = by content */
     int64_t num_experts;
     int64_t top_k;
     int64_t num_ranks;

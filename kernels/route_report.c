@@ -144,7 +144,8 @@ static enum ep_status print_fan_out(const struct ep_route_case *r, FILE *out)
     fprintf(out, "\n");
     status = ep_table_print(table, out);
     ep_table_destroy(table);
-    fprintf(out, "fan-out: %.3f ranks and %.3f nodes per token", r->mean_fan_out[0],
+    fprintf(out, "fan-out%s: %.3f ranks and %.3f nodes per token",
+            r->fan_out_sampled ? " (sampled, not recorded)" : "", r->mean_fan_out[0],
             r->mean_fan_out[1]);
     if (!isnan(r->expected_fan_out[0])) {
         fprintf(out, "; uniform routing would have %.3f and %.3f", r->expected_fan_out[0],
@@ -183,6 +184,7 @@ static enum ep_status set_case(const struct ep_route_case *r, json_t *root)
                        r->from_file ? json_null() : json_string(ep_router_id(r->router))));
     EP_TRY(
         ep_json_set(root, "seed", r->from_file ? json_null() : json_integer((json_int_t)r->seed)));
+    EP_TRY(ep_json_set(root, "fan_out_sampled", json_boolean(r->fan_out_sampled)));
     EP_TRY(ep_json_set(root, "experts", json_integer(r->num_experts)));
     EP_TRY(ep_json_set(root, "top_k", json_integer(r->top_k)));
     EP_TRY(ep_json_set(root, "ranks", json_integer(r->traffic.num_ranks)));

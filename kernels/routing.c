@@ -63,7 +63,10 @@ static void fill_id(struct ep_router *router)
              (size_t)(placement->num_experts + 1) * sizeof *placement->slot_start);
     h = hash(h, placement->slot_rank, (size_t)placement->num_slots * sizeof *placement->slot_rank);
     h = hash(h, tokens->start, (size_t)(tokens->num_ranks + 1) * sizeof *tokens->start);
-    if (skew->trace != NULL) {
+    if (skew->trace != NULL && skew->trace->counts != NULL) {
+        h = hash(h, skew->trace->counts,
+                 (size_t)skew->trace->num_experts * sizeof *skew->trace->counts);
+    } else if (skew->trace != NULL) {
         const size_t num = (size_t)(skew->trace->num_tokens * skew->trace->top_k);
         h = hash(h, skew->trace->topk_idx, num * sizeof *skew->trace->topk_idx);
         if (skew->trace->topk_weight != NULL) {
@@ -191,6 +194,6 @@ const char *ep_router_id(const struct ep_router *router)
 
 bool ep_router_wraps(const struct ep_router *router)
 {
-    return router->skew->trace != NULL &&
+    return router->skew->trace != NULL && router->skew->trace->counts == NULL &&
            router->tokens->num_tokens > router->skew->trace->num_tokens;
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const struct ep_skew_policy *const policies[] = {
-    &ep_skew_uniform, &ep_skew_zipf, &ep_skew_hot, &ep_skew_khot, &ep_skew_trace,
+    &ep_skew_uniform, &ep_skew_zipf, &ep_skew_hot, &ep_skew_khot, &ep_skew_trace, &ep_skew_counts,
 };
 
 enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
@@ -33,11 +33,17 @@ static enum ep_status find_policy(const char *text, const struct ep_skew_policy 
                ? ep_error_set(EP_EINVAL, "unknown skew '%s'; did you mean '%s'?", text, nearest)
                : ep_error_set(EP_EINVAL,
                               "unknown skew '%s'; uniform, zipf:S, hot:R[@RANK], khot:N:F, "
-                              "trace:FILE or trace:sample expected",
+                              "trace:FILE, trace:sample or counts:FILE expected",
                               text);
 }
 
 enum ep_status ep_skew_create(const char *text, struct ep_skew **skew)
+{
+    return ep_skew_create_with(text, NULL, skew);
+}
+
+enum ep_status ep_skew_create_with(const char *text, const struct ep_trace_options *trace_options,
+                                   struct ep_skew **skew)
 {
     enum ep_status status;
     struct ep_skew *created = calloc(1, sizeof *created);
@@ -46,8 +52,10 @@ enum ep_status ep_skew_create(const char *text, struct ep_skew **skew)
         goto out;
     }
     EP_TRY(find_policy(text, &created->policy));
+    created->trace_options = trace_options;
     const char *colon = strchr(created->text, ':');
     EP_TRY(created->policy->parse(colon != NULL ? colon + 1 : "", created));
+    created->trace_options = NULL;
     *skew = created;
     return EP_OK;
 out:

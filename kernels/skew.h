@@ -18,7 +18,8 @@ struct ep_skew {
     char *text;             /* as given, for records and messages */
     double value;           /* zipf: S; hot: R; khot: F */
     int64_t count;          /* hot: the rank; khot: N */
-    struct ep_trace *trace; /* owned; NULL but for trace */
+    struct ep_trace *trace; /* owned; NULL but for trace and counts */
+    const struct ep_trace_options *trace_options; /* while it is parsed; NULL = none */
     int64_t num_experts;    /* fixed by the skew; 0 = any */
     int64_t top_k;          /* fixed by the skew; 0 = any */
     bool more_experts;      /* num_experts is only a lower bound (a trace file's highest + 1) */
@@ -27,6 +28,13 @@ struct ep_skew {
 /** Parse one skew and load its trace, if it has one. Returns EP_EINVAL for an unknown name (the
  *  nearest is named) or a bad parameter. */
 EP_MUST_CHECK enum ep_status ep_skew_create(const char *text, struct ep_skew **skew);
+
+/** The same with what --layer and --trace-format say of traces and counts; NULL = nothing. A layer
+ *  that counts becomes part of the skew's text ("trace:FILE@3"), so that records tell layers apart.
+ *  Other skews take no notice. */
+EP_MUST_CHECK enum ep_status ep_skew_create_with(const char *text,
+                                                 const struct ep_trace_options *trace_options,
+                                                 struct ep_skew **skew);
 void ep_skew_destroy(struct ep_skew *skew);
 
 /** Experts and top-k of a case.

@@ -43,5 +43,6 @@ extern const struct ep_skew_policy ep_skew_zipf;
 extern const struct ep_skew_policy ep_skew_hot;
 extern const struct ep_skew_policy ep_skew_khot;
 extern const struct ep_skew_policy ep_skew_trace;
+extern const struct ep_skew_policy ep_skew_counts;
 
 #endif

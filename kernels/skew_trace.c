@@ -1,9 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trace:FILE and trace:sample: recorded tokens in order, rank by rank, from the start again at the
- * end. */
+ * end; counts:FILE, and a trace that holds counts: tokens drawn so that the load is theirs. */
 #include "kernels/skew_policy.h"
 
+#include "base/file.h"
+#include "kernels/count_sampler.h"
+#include "kernels/sample.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* A layer that --layer chose is said in the text, as FILE@LAYER would. */
+static enum ep_status add_layer(struct ep_skew *skew)
+{
+    const struct ep_trace_options *given = skew->trace_options;
+    if (given == NULL || given->layer < 0) {
+        return EP_OK;
+    }
+    const char *at = strrchr(skew->text, '@');
+    if (at != NULL && at[1] != '\0' && at[1 + strspn(at + 1, "0123456789")] == '\0') {
+        return EP_OK;
+    }
+    char *text = ep_format_new("%s@%" PRId64, skew->text, given->layer);
+    if (text == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a skew");
+    }
+    free(skew->text);
+    skew->text = text;
+    return EP_OK;
+}
+
+/* Take the trace of `spec`; the shape is its own. */
+static enum ep_status load(const char *spec, struct ep_skew *skew)
+{
+    enum ep_status status = ep_trace_load(spec, skew->trace_options, &skew->trace);
+    if (status != EP_OK) {
+        return status;
+    }
+    const bool counts = skew->trace->counts != NULL;
+    skew->num_experts = skew->trace->num_experts;
+    skew->top_k = skew->trace->top_k;
+    skew->more_experts = !counts && (skew->trace_options == NULL ||
+                                     skew->trace_options->num_experts == 0);
+    return add_layer(skew);
+}
 
 static enum ep_status parse(const char *params, struct ep_skew *skew)
 {
@@ -11,20 +52,65 @@ static enum ep_status parse(const char *params, struct ep_skew *skew)
         return ep_error_set(EP_EINVAL, "skew '%s': trace:FILE or trace:sample expected",
                             skew->text);
     }
-    const bool sample = strcmp(params, "sample") == 0;
-    const enum ep_status status =
-        sample ? ep_trace_load_sample(&skew->trace) : ep_trace_load(params, NULL, &skew->trace);
-    if (status != EP_OK) {
-        return status;
+    if (strcmp(params, "sample") != 0) {
+        return load(params, skew);
     }
-    skew->num_experts = skew->trace->num_experts;
-    skew->top_k = skew->trace->top_k;
-    skew->more_experts = !sample;
-    return EP_OK;
+    if (skew->trace_options != NULL && skew->trace_options->layer >= 0) {
+        return ep_error_set(EP_EINVAL, "--layer %" PRId64 ": trace:sample names no layers",
+                            skew->trace_options->layer);
+    }
+    const enum ep_status status = ep_trace_load_sample(&skew->trace);
+    if (status == EP_OK) {
+        skew->num_experts = skew->trace->num_experts;
+        skew->top_k = skew->trace->top_k;
+    }
+    return status;
 }
 
-static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
-                     int32_t *topk_idx)
+static enum ep_status parse_counts(const char *params, struct ep_skew *skew)
+{
+    if (params[0] == '\0') {
+        return ep_error_set(EP_EINVAL, "skew '%s': counts:FILE or counts:MODEL/DOMAIN/LAYER "
+                            "expected", skew->text);
+    }
+    return load(skew->text, skew);
+}
+
+/* The sampler of a file of counts; a file of tokens needs none. */
+static enum ep_status prepare(struct ep_router *router)
+{
+    const struct ep_trace *trace = router->skew->trace;
+    struct ep_count_sampler *sampler = NULL;
+    if (trace->counts == NULL) {
+        return EP_OK;
+    }
+    const enum ep_status status = ep_count_sampler_create(
+        trace->counts, trace->num_experts, router->top_k, router->skew->text, &sampler);
+    router->state = sampler;
+    return status;
+}
+
+static void release(struct ep_router *router)
+{
+    ep_count_sampler_destroy(router->state);
+}
+
+static void draw(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
+                 int32_t *topk_idx)
+{
+    struct ep_random random[EP_RANDOM_LANES];
+    const int64_t k = router->top_k;
+    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
+        num = ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, first_token + t,
+                               num_tokens - t, 3 * k);
+        for (int64_t i = 0; i < num; i++) {
+            ep_count_sampler_draw(router->state, &random[i], topk_idx + (t + i) * k);
+        }
+    }
+}
+
+static void replay(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
+                   int32_t *topk_idx)
 {
     const struct ep_trace *trace = router->skew->trace;
     const int64_t k = router->top_k;
@@ -37,11 +123,33 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
     }
 }
 
+static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
+                     int32_t *topk_idx)
+{
+    if (router->state != NULL) {
+        draw(router, first_token, num_tokens, topk_idx);
+    } else {
+        replay(router, first_token, num_tokens, topk_idx);
+    }
+}
+
 const struct ep_skew_policy ep_skew_trace = {
     .name = "trace",
     .usage = "trace:FILE|sample",
     .summary =
         "recorded tokens in order, rank by rank, wrapping; experts and top-k are the trace's",
     .parse = parse,
+    .prepare = prepare,
     .generate = generate,
+    .release = release,
+};
+
+const struct ep_skew_policy ep_skew_counts = {
+    .name = "counts",
+    .usage = "counts:FILE|MODEL/DOMAIN/LAYER",
+    .summary = "tokens drawn so that the load on experts is that of recorded counts",
+    .parse = parse_counts,
+    .prepare = prepare,
+    .generate = generate,
+    .release = release,
 };

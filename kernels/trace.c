@@ -1,258 +1,214 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The strict reader of recorded routing. */
+/* The table of trace formats, and loading by it. */
 #include "kernels/trace.h"
 
-#include "base/csv.h"
 #include "base/embedded.h"
-#include "kernels/placement.h"
+#include "base/file.h"
+#include "base/gzip.h"
+#include "base/units.h"
+#include "kernels/counts.h"
+#include "kernels/trace_format.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char sample_path[] = "kernels/data/routing_trace_dsv2lite_law_L2.csv";
 enum { SAMPLE_EXPERTS = 64 };
 
-/* Where things are in a row. */
-struct columns {
-    int64_t layer; /* -1 = none */
-    int64_t first_expert;
-    int64_t first_weight; /* -1 = none */
-    int64_t top_k;
+/* In the order in which a file is held against them; CSV takes what no other does. */
+static const struct ep_trace_format *const formats[] = {
+    &ep_trace_vllm_npy, &ep_trace_megatron, &ep_trace_vllm_log, &ep_trace_sglang,
+    &ep_trace_esft,     &ep_trace_counts,   &ep_trace_csv,
 };
 
-static int64_t count_numbered(const struct ep_csv *csv, int64_t first, char letter)
+enum { NUM_FORMATS = sizeof formats / sizeof formats[0] };
+
+bool ep_trace_describe_format(int index, const char **name, const char **summary)
 {
-    int64_t num = 0;
-    for (char name[32]; first + num < csv->num_columns; num++) {
-        snprintf(name, sizeof name, "%c%" PRId64, letter, num);
-        if (strcmp(csv->header[first + num], name) != 0) {
-            break;
+    if (index >= NUM_FORMATS) {
+        return false;
+    }
+    *name = formats[index]->name;
+    *summary = formats[index]->summary;
+    return true;
+}
+
+bool ep_trace_first_line_has(const char *text, size_t length, const char *word)
+{
+    while (length > 0 && strchr(" \t\r\n", *text) != NULL) {
+        text++;
+        length--;
+    }
+    const char *end = memchr(text, '\n', length);
+    const size_t line = end != NULL ? (size_t)(end - text) : length;
+    return memmem(text, line, word, strlen(word)) != NULL;
+}
+
+/* --- which format ---------------------------------------------------------------------------- */
+
+/* The format that `text` names up to its end or a colon; NULL if none. */
+static const struct ep_trace_format *find_format(const char *text)
+{
+    const size_t length = strcspn(text, ":");
+    for (int i = 0; i < NUM_FORMATS; i++) {
+        if (strlen(formats[i]->name) == length && strncmp(formats[i]->name, text, length) == 0) {
+            return formats[i];
         }
     }
-    return num;
+    return NULL;
 }
 
-static enum ep_status find_columns(const struct ep_csv *csv, struct columns *columns)
+static enum ep_status choose_format(const struct ep_trace_options *options,
+                                    struct ep_trace_source *source,
+                                    const struct ep_trace_format **format)
 {
-    const bool token = csv->num_columns > 0 && strcmp(csv->header[0], "token") == 0;
-    const bool layer = csv->num_columns > 1 && strcmp(csv->header[1], "layer") == 0;
-    const int64_t first = 1 + layer;
-    const int64_t top_k = token ? count_numbered(csv, first, 'e') : 0;
-    const int64_t weights = top_k > 0 ? count_numbered(csv, first + top_k, 'w') : 0;
-    if (top_k == 0 || (weights != 0 && weights != top_k) ||
-        first + top_k + weights != csv->num_columns) {
-        return ep_error_set(EP_EINVAL,
-                            "%s:1: header is not token[,layer],e0,e1,...[,w0,w1,...] with as many "
-                            "weights as experts",
-                            csv->name);
-    }
-    if (top_k > EP_MAX_EXPERTS) {
-        return ep_error_set(EP_EINVAL, "%s:1: has %" PRId64 " expert columns, at most %d expected",
-                            csv->name, top_k, EP_MAX_EXPERTS);
-    }
-    *columns = (struct columns){.layer = layer ? 1 : -1,
-                                .first_expert = first,
-                                .first_weight = weights > 0 ? first + top_k : -1,
-                                .top_k = top_k};
-    return EP_OK;
-}
-
-/* realloc that keeps the old block where there is no memory, and says so. */
-static void *resize(void *block, size_t size, bool *lost)
-{
-    void *larger = realloc(block, size);
-    if (larger == NULL) {
-        *lost = true;
-        return block;
-    }
-    return larger;
-}
-
-static enum ep_status grow(struct ep_trace *trace, bool weights, int64_t *capacity)
-{
-    if (trace->num_tokens < *capacity) {
-        return EP_OK;
-    }
-    const int64_t num = *capacity > 0 ? 2 * *capacity : 1024;
-    const size_t rows = (size_t)num;
-    const size_t slots = (size_t)(num * trace->top_k);
-    bool lost = false;
-    trace->token_id = resize(trace->token_id, rows * sizeof *trace->token_id, &lost);
-    trace->line = resize(trace->line, rows * sizeof *trace->line, &lost);
-    trace->topk_idx = resize(trace->topk_idx, slots * sizeof *trace->topk_idx, &lost);
-    if (weights) {
-        trace->topk_weight = resize(trace->topk_weight, slots * sizeof *trace->topk_weight, &lost);
-    }
-    if (lost) {
-        return ep_error_set(EP_ENOMEM, "%s: no memory for %" PRId64 " tokens", trace->name, num);
-    }
-    *capacity = num;
-    return EP_OK;
-}
-
-static enum ep_status read_experts(const struct ep_csv *csv, const struct columns *columns,
-                                   const struct ep_trace_options *options, struct ep_trace *trace)
-{
-    const int64_t limit = options->num_experts > 0 ? options->num_experts : EP_MAX_EXPERTS;
-    int32_t *experts = trace->topk_idx + trace->num_tokens * trace->top_k;
-    bool again = false;
-    for (int64_t i = 0; i < trace->top_k; i++) {
-        int64_t value = 0;
-        const enum ep_status status =
-            ep_csv_get_i64(csv, columns->first_expert + i, -1, limit - 1, &value);
-        if (status != EP_OK) {
-            return status;
-        }
-        for (int64_t j = 0; j < i && value >= 0; j++) {
-            again = again || experts[j] == value;
-        }
-        if (again && !options->allow_duplicates) {
-            return ep_error_set(EP_EINVAL,
-                                "%s:%" PRId64 ": expert %" PRId64
-                                " comes twice; a token goes to an expert once",
-                                csv->name, csv->line, value);
-        }
-        experts[i] = (int32_t)value;
-        trace->num_experts = value >= trace->num_experts ? value + 1 : trace->num_experts;
-    }
-    trace->num_duplicates += again;
-    return EP_OK;
-}
-
-static enum ep_status read_weights(const struct ep_csv *csv, const struct columns *columns,
-                                   struct ep_trace *trace)
-{
-    const int64_t row = trace->num_tokens * trace->top_k;
-    for (int64_t i = 0; i < trace->top_k; i++) {
-        double value = 0;
-        const enum ep_status status =
-            ep_csv_get_f64(csv, columns->first_weight + i, 0, 1e30, &value);
-        if (status != EP_OK) {
-            return status;
-        }
-        trace->topk_weight[row + i] = trace->topk_idx[row + i] >= 0 ? (float)value : 0;
-    }
-    return EP_OK;
-}
-
-/* Is the row of the layer asked for? The first row's, where none is. */
-static enum ep_status choose_layer(const struct ep_csv *csv, const struct columns *columns,
-                                   const struct ep_trace_options *options, struct ep_trace *trace,
-                                   bool *wanted)
-{
-    *wanted = true;
-    if (columns->layer < 0) {
-        return options->layer < 0
+    source->params = "";
+    if (options->format != NULL) {
+        const char *colon = strchr(options->format, ':');
+        *format = find_format(options->format);
+        source->params = colon != NULL ? colon + 1 : "";
+        return *format != NULL && (colon == NULL || (*format)->has_params)
                    ? EP_OK
                    : ep_error_set(EP_EINVAL,
-                                  "%s: layer %" PRId64 " is asked for, but there is no "
-                                  "layer column",
-                                  csv->name, options->layer);
+                                  "trace format '%s': csv, megatron, vllm-log, vllm-npy, sglang, "
+                                  "esft[:TOP_K] or counts expected",
+                                  options->format);
     }
-    int64_t layer = 0;
-    const enum ep_status status = ep_csv_get_i64(csv, columns->layer, 0, INT32_MAX, &layer);
-    if (status != EP_OK) {
-        return status;
-    }
-    if (options->layer >= 0) {
-        *wanted = layer == options->layer;
-    } else if (trace->num_tokens > 0 && layer != trace->layer) {
-        return ep_error_set(EP_EINVAL,
-                            "%s:%" PRId64 ": layer %" PRId64 " after layer %" PRId64
-                            "; rows of one layer expected",
-                            csv->name, csv->line, layer, trace->layer);
-    }
-    trace->layer = *wanted ? layer : trace->layer;
-    return EP_OK;
-}
-
-static enum ep_status read_rows(struct ep_csv *csv, const struct columns *columns,
-                                const struct ep_trace_options *options, struct ep_trace *trace)
-{
-    enum ep_status status;
-    int64_t capacity = 0;
-    int more = 0;
-    EP_TRY(ep_csv_next(csv, &more));
-    while (more) {
-        bool wanted = false;
-        EP_TRY(choose_layer(csv, columns, options, trace, &wanted));
-        if (wanted) {
-            EP_TRY(grow(trace, columns->first_weight >= 0, &capacity));
-            EP_TRY(ep_csv_get_i64(csv, 0, 0, INT64_MAX, &trace->token_id[trace->num_tokens]));
-            trace->line[trace->num_tokens] = csv->line;
-            EP_TRY(read_experts(csv, columns, options, trace));
-            if (columns->first_weight >= 0) {
-                EP_TRY(read_weights(csv, columns, trace));
-            }
-            trace->num_tokens++;
+    for (int i = 0; i < NUM_FORMATS; i++) {
+        if (formats[i]->recognise != NULL &&
+            formats[i]->recognise(source->text, source->length)) {
+            *format = formats[i];
+            return EP_OK;
         }
-        EP_TRY(ep_csv_next(csv, &more));
     }
-out:
-    return status;
+    return ep_error_set(EP_EINVAL,
+                        "%s: is no trace that is known: CSV with a header, Megatron or vLLM JSONL, "
+                        "vLLM .npy, SGLang JSON or ESFT text expected",
+                        source->name);
 }
 
-static enum ep_status finish(const struct ep_csv *csv, const struct ep_trace_options *options,
-                             struct ep_trace *trace)
+/* --- loading --------------------------------------------------------------------------------- */
+
+static const struct ep_trace_options defaults = {.layer = -1};
+
+static enum ep_status check_text(const struct ep_trace_source *source,
+                                 const struct ep_trace_format *format)
 {
-    if (trace->num_tokens == 0 && options->layer >= 0) {
-        return ep_error_set(EP_EINVAL, "%s: has no token of layer %" PRId64, csv->name,
-                            options->layer);
-    }
-    if (trace->num_tokens == 0) {
-        return ep_error_set(EP_EINVAL, "%s: has no token; at least one row expected", csv->name);
-    }
-    if (options->num_experts > 0) {
-        trace->num_experts = options->num_experts;
-    } else if (trace->num_experts < trace->top_k) {
-        trace->num_experts = trace->top_k;
-    }
-    return EP_OK;
+    const char *nul = format->is_binary ? NULL : memchr(source->text, '\0', source->length);
+    return nul == NULL ? EP_OK
+                       : ep_error_set(EP_EINVAL,
+                                      "%s: has a NUL byte at byte %td; a text file was expected",
+                                      source->name, nul - source->text);
 }
 
-/* Takes over the opened csv. */
-static enum ep_status load(struct ep_csv *csv, const struct ep_trace_options *options,
-                           struct ep_trace **trace)
+/* Takes over `text`. */
+static enum ep_status load(const char *name, char *text, size_t length,
+                           const struct ep_trace_options *options, struct ep_trace **trace)
 {
-    static const struct ep_trace_options defaults = {.layer = -1};
     enum ep_status status;
-    const struct ep_trace_options *used = options != NULL ? options : &defaults;
-    struct columns columns = {.layer = -1};
-    struct ep_trace *made = calloc(1, sizeof *made);
-    if (made == NULL || (made->name = strdup(csv->name)) == NULL) {
-        status = ep_error_set(EP_ENOMEM, "%s: no memory", csv->name);
+    const struct ep_trace_format *format = NULL;
+    struct ep_trace_source source = {.name = name, .text = text, .length = length};
+    struct ep_trace_builder builder = {.options = options != NULL ? options : &defaults};
+    builder.trace = calloc(1, sizeof *builder.trace);
+    if (builder.trace == NULL || (builder.trace->name = strdup(name)) == NULL) {
+        status = ep_error_set(EP_ENOMEM, "%s: no memory", name);
         goto out;
     }
-    made->layer = -1;
-    EP_TRY(ep_csv_read_header(csv));
-    EP_TRY(find_columns(csv, &columns));
-    made->top_k = columns.top_k;
-    EP_TRY(read_rows(csv, &columns, used, made));
-    EP_TRY(finish(csv, used, made));
-    *trace = made;
-    made = NULL;
+    builder.trace->layer = -1;
+    if (length == 0) {
+        status = ep_error_set(EP_EINVAL, "%s: is empty; a trace was expected", name);
+        goto out;
+    }
+    EP_TRY(choose_format(builder.options, &source, &format));
+    EP_TRY(check_text(&source, format));
+    builder.trace->format = format->name;
+    EP_TRY(format->read(&source, &builder));
+    EP_TRY(ep_trace_builder_finish(&builder));
+    *trace = builder.trace;
+    builder.trace = NULL;
 out:
-    ep_trace_destroy(made);
-    ep_csv_fini(csv);
+    ep_trace_builder_fini(&builder);
+    free(source.text);
     return status;
-}
-
-enum ep_status ep_trace_load(const char *path, const struct ep_trace_options *options,
-                             struct ep_trace **trace)
-{
-    struct ep_csv csv;
-    const enum ep_status status = ep_csv_open(path, EP_TRACE_LIMIT_BYTES, &csv);
-    return status == EP_OK ? load(&csv, options, trace) : status;
 }
 
 enum ep_status ep_trace_load_text(const char *name, const char *text, size_t length,
                                   const struct ep_trace_options *options, struct ep_trace **trace)
 {
-    struct ep_csv csv;
-    const enum ep_status status = ep_csv_init(name, text, length, &csv);
-    return status == EP_OK ? load(&csv, options, trace) : status;
+    char *copy = NULL;
+    size_t copied = length;
+    if (ep_gzip_recognise(text, length)) {
+        const enum ep_status status =
+            ep_gzip_expand(name, text, length, EP_TRACE_LIMIT_BYTES, &copy, &copied);
+        if (status != EP_OK) {
+            return status;
+        }
+    } else {
+        copy = malloc(length + 1);
+        if (copy == NULL) {
+            return ep_error_set(EP_ENOMEM, "%s: no memory", name);
+        }
+        memcpy(copy, text, length);
+        copy[length] = '\0';
+    }
+    return load(name, copy, copied, options, trace);
+}
+
+/* Cut "@12" off the end of `file` into options->layer, unless a file has that whole name. */
+static enum ep_status split_layer(char *file, struct ep_trace_options *options)
+{
+    char *at = strrchr(file, '@');
+    const bool digits = at != NULL && at[1] != '\0' && at[1 + strspn(at + 1, "0123456789")] == '\0';
+    if (!digits || access(file, F_OK) == 0) {
+        return EP_OK;
+    }
+    *at = '\0';
+    return ep_parse_i64(at + 1, file, 0, INT32_MAX, &options->layer);
+}
+
+/* Split "[FORMAT[:PARAMS]:]FILE[@LAYER]" in place. */
+static enum ep_status split_spec(char *spec, struct ep_trace_options *options, char **file)
+{
+    const struct ep_trace_format *format = find_format(spec);
+    char *end = format != NULL ? strchr(spec, ':') : NULL;
+    *file = spec;
+    if (end != NULL) {
+        const size_t digits = strspn(end + 1, "0123456789");
+        if (format->has_params && digits > 0 && end[1 + digits] == ':') {
+            end += 1 + digits;
+        }
+        *end = '\0';
+        options->format = spec;
+        *file = end + 1;
+    }
+    return split_layer(*file, options);
+}
+
+enum ep_status ep_trace_load(const char *spec, const struct ep_trace_options *options,
+                             struct ep_trace **trace)
+{
+    enum ep_status status;
+    struct ep_trace_options used = options != NULL ? *options : defaults;
+    char *text = NULL;
+    char *file = NULL;
+    size_t length = 0;
+    char *copy = strdup(spec);
+    if (copy == NULL) {
+        return ep_error_set(EP_ENOMEM, "%s: no memory", spec);
+    }
+    EP_TRY(split_spec(copy, &used, &file));
+    if (used.format != NULL && strcmp(used.format, ep_trace_counts.name) == 0 &&
+        ep_counts_is_built_in(file)) {
+        EP_TRY(ep_counts_load_built_in(file, &used, trace));
+        goto out;
+    }
+    EP_TRY(ep_gzip_read(file, EP_TRACE_LIMIT_BYTES, &text, &length));
+    EP_TRY(load(file, text, length, &used, trace));
+out:
+    free(copy);
+    return status;
 }
 
 enum ep_status ep_trace_load_sample(struct ep_trace **trace)
@@ -261,7 +217,8 @@ enum ep_status ep_trace_load_sample(struct ep_trace **trace)
     if (file == NULL) {
         return ep_error_set(EP_EENV, "this build has no trace:sample (%s)", sample_path);
     }
-    const struct ep_trace_options options = {.num_experts = SAMPLE_EXPERTS, .layer = -1};
+    const struct ep_trace_options options = {
+        .num_experts = SAMPLE_EXPERTS, .layer = -1, .format = ep_trace_csv.name};
     return ep_trace_load_text("trace:sample", (const char *)file->data, file->size_bytes, &options,
                               trace);
 }
@@ -276,5 +233,6 @@ void ep_trace_destroy(struct ep_trace *trace)
     free(trace->line);
     free(trace->topk_idx);
     free(trace->topk_weight);
+    free(trace->counts);
     free(trace);
 }

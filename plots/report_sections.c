@@ -101,6 +101,7 @@ static const struct {
     {"debug-build", "No number of this run says anything: build with optimisation."},
     {"harness-agreement", "At that size the harness and a bare call could not be shown to agree within "
                           "1.5 %: see Harness. A control as wide means noise, not harness."},
+    {"fan-out-sampled", "Tokens were drawn from recorded counts: load is real, fan-out is not."},
     {"trace-wraps", "The trace is shorter than the tokens asked for, so its rows come again."},
     {"truncated-record", "A crash cut a record short; it was removed, the others stand."},
     {"wide-interval", "The median is known to worse than 2 %: give a case more time (--case-time) "

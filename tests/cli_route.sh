@@ -107,7 +107,7 @@ refused 'missing.csv' --assignments missing.csv --experts-to-ranks 0,1
 refused 'missing.csv' $plain --tokens-to-ranks missing.csv
 for bad in 'token,e0,e1\n0,0\n=B.csv:2: has 2 fields' 'token,e0,e1\n0,0,-2\n=-2 is outside' \
     'e0,e1\n0,0\n=B.csv:1: header' '=B.csv: is empty' 'token,e0\n=B.csv: has no token' \
-    'token,e0,w0\n0,1,nan\n=is not a number' 'token,layer,e0\n0,1,1\n0,2,1\n=layer 2 after layer 1'; do
+    'token,e0,w0\n0,1,nan\n=is not a number' 'token,layer,e0\n0,1,1\n0,2,1\n=B.csv: has layers 1 and 2; choose one'; do
     printf "${bad%%=*}" >B.csv
     refused "${bad#*=}" --assignments B.csv --experts-to-ranks 0,0,1,1
 done

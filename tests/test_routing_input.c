@@ -66,7 +66,7 @@ static void test_bad_traces(void **state)
         {"token,e0,w0\n0,1,inf\n", "t.csv:2: column 'w0'"},
         {"token,e0,w0\n0,1,-0.5\n", "t.csv:2: column 'w0': -0.5 is outside"},
         {"token,e0,w0\n0,1,\n", "t.csv:2: column 'w0'"},
-        {"token,layer,e0\n0,1,1\n0,2,1\n", "t.csv:3: layer 2 after layer 1"},
+        {"token,layer,e0\n0,1,1\n0,2,1\n", "t.csv: has layers 1 and 2; choose one"},
         {"token,e0\n-1,1\n", "t.csv:2: column 'token'"},
         {"token,e0\n0,1\n\n1,1\n", "t.csv:3: has 1 fields"},
     };
