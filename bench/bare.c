@@ -160,7 +160,7 @@ static enum ep_status verify(struct ep_session *session, struct setup *s)
     int64_t *start = NULL;
     int64_t num_rows = 0;
     const int rank = ep_comm_rank(session->world);
-    status = ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, 1, rank, &tokens, &start,
+    status = ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, rank, &tokens, &start,
                                     &num_rows);
     EP_TRY(ep_comm_agree(session->world, status));
     /* unpack what the last exchange brought */

@@ -138,7 +138,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
     int64_t num_rows = 0;
     struct ep_expert_rows rows = {0};
     status = ep_pattern_expect_rows(setting->dropping, &setting->placement, &setting->map,
-                                    setting->point->top_k, rank, &tokens, &start, &num_rows);
+                                    rank, &tokens, &start, &num_rows);
     EP_TRY(ep_comm_agree(setting->comm, status));
     if (v->op == EP_OP_DISPATCH) {
         /* What the last measured repetition left must not pass for this one's result. */

@@ -52,7 +52,7 @@ enum ep_status ep_comm_record_count(struct ep_comm_setting *s, const struct ep_r
     }
     if (status == EP_OK) {
         status = ep_traffic_init(&s->placement, nodes, ep_comm_num_nodes(s->comm),
-                                 s->point->top_k, &s->traffic);
+                                 routing->top_k, &s->traffic);
     }
     if (status == EP_OK) {
         status = ep_traffic_add(&s->traffic, rank, routing->topk_idx, routing->num_tokens);

@@ -21,11 +21,11 @@ enum ep_status ep_comm_style_check_pad(const struct ep_capacity_options *options
 {
     bool pads = !options->pad;
     for (int64_t i = 0; i < num; i++) {
-        pads = pads || transports[i]->pads;
+        pads = pads || transports[i]->has_slots;
     }
     return pads ? EP_OK
-                : ep_error_set(EP_EINVAL, "--pad: of the transports only alltoall pads; add "
-                                          "--transport alltoall");
+                : ep_error_set(EP_EINVAL, "--pad: none of these transports has slots to pad; "
+                                          "--transport alltoall has");
 }
 
 enum ep_status ep_comm_style_check_slots(const struct ep_comm_case *point,

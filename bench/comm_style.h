@@ -11,7 +11,7 @@
 EP_MUST_CHECK enum ep_status ep_comm_style_check(const struct ep_capacity_options *options,
                                                  int64_t experts, int64_t top_k);
 
-/** EP_EINVAL where --pad was given and none of the transports [num] pads. */
+/** EP_EINVAL where --pad was given and none of the transports [num] has slots to pad. */
 EP_MUST_CHECK enum ep_status
 ep_comm_style_check_pad(const struct ep_capacity_options *options,
                         const struct ep_transport *const *transports, int64_t num);

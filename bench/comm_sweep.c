@@ -355,6 +355,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
                        &point.top_k));
         EP_TRY(ep_capacity_options_policy(&s->options.capacity, point.top_k, seed,
                                           &point.capacity));
+        point.capacity.pad = point.capacity.pad && point.transport->has_slots;
         EP_TRY(add_case(s, &point));
     }
 out:

@@ -46,7 +46,7 @@ void ep_pattern_fill_tokens(int64_t first_token, int64_t num_tokens, int64_t row
  * (next != NULL) note their tokens. */
 static enum ep_status visit_source(const struct ep_dropping *dropping,
                                    const struct ep_placement *placement,
-                                   const struct ep_token_map *map, int64_t top_k, int64_t rank,
+                                   const struct ep_token_map *map, int64_t rank,
                                    int64_t source, int64_t *count, int64_t *next, int64_t *tokens)
 {
     struct ep_routing routing;
@@ -55,7 +55,7 @@ static enum ep_status visit_source(const struct ep_dropping *dropping,
     if (status != EP_OK) {
         return status;
     }
-    for (int64_t i = 0; i < routing.num_tokens * top_k; i++) {
+    for (int64_t i = 0; i < routing.num_tokens * routing.top_k; i++) {
         const int32_t expert = routing.topk_idx[i];
         if (expert < 0 || ep_placement_rank(placement, expert, source) != rank) {
             continue;
@@ -64,7 +64,7 @@ static enum ep_status visit_source(const struct ep_dropping *dropping,
         if (next == NULL) {
             count[local]++;
         } else {
-            tokens[next[local]++] = map->start[source] + i / top_k;
+            tokens[next[local]++] = map->start[source] + i / routing.top_k;
         }
     }
     ep_routing_fini(&routing);
@@ -73,7 +73,7 @@ static enum ep_status visit_source(const struct ep_dropping *dropping,
 
 enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
                                       const struct ep_placement *placement,
-                                      const struct ep_token_map *map, int64_t top_k, int64_t rank,
+                                      const struct ep_token_map *map, int64_t rank,
                                       int64_t **tokens, int64_t **start, int64_t *num_rows)
 {
     enum ep_status status = EP_OK;
@@ -87,7 +87,7 @@ enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
         goto out;
     }
     for (int64_t source = 0; source < map->num_ranks; source++) {
-        EP_TRY(visit_source(dropping, placement, map, top_k, rank, source, starts + 1, NULL, NULL));
+        EP_TRY(visit_source(dropping, placement, map, rank, source, starts + 1, NULL, NULL));
     }
     for (int64_t e = 0; e < num_local; e++) {
         starts[e + 1] += starts[e];
@@ -99,7 +99,7 @@ enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
         goto out;
     }
     for (int64_t source = 0; source < map->num_ranks; source++) {
-        EP_TRY(visit_source(dropping, placement, map, top_k, rank, source, NULL, next, list));
+        EP_TRY(visit_source(dropping, placement, map, rank, source, NULL, next, list));
     }
     *num_rows = starts[num_local];
     *tokens = list;

@@ -28,9 +28,8 @@ void ep_pattern_fill_tokens(int64_t first_token, int64_t num_tokens, int64_t row
  *  start   new array [local experts + 1], to be freed: first row of each local expert */
 EP_MUST_CHECK enum ep_status ep_pattern_expect_rows(const struct ep_dropping *dropping,
                                                     const struct ep_placement *placement,
-                                                    const struct ep_token_map *map, int64_t top_k,
-                                                    int64_t rank, int64_t **tokens,
-                                                    int64_t **start, int64_t *num_rows);
+                                                    const struct ep_token_map *map, int64_t rank,
+                                                    int64_t **tokens, int64_t **start, int64_t *num_rows);
 
 /** Compare every byte of dispatched rows with what is expected. */
 EP_MUST_CHECK enum ep_status ep_pattern_check_rows(const struct ep_expert_rows *found,

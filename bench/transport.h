@@ -68,6 +68,7 @@ struct ep_transport {
     const char *summary; /* one line for --help */
     enum ep_basis basis; /* which rows cross: the bytes of its bandwidths */
     bool pads;           /* sends rows that carry no token besides */
+    bool has_slots;      /* equal ones per (source, expert), padded to the capacity */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     struct ep_transport_op ops[EP_NUM_OPS];

@@ -153,6 +153,7 @@ const struct ep_transport ep_transport_alltoall = {
     .summary = "one row per (token, expert), MPI_Alltoall with padded slots",
     .basis = EP_BASIS_COPIES,
     .pads = true,
+    .has_slots = true,
     .by_alltoall = true,
     .roundings = 1,
     .ops = {

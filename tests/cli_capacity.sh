@@ -155,6 +155,6 @@ for command in comm route; do
     refused 'megatron has no evaluation fraction' $command --capacity-rule megatron --capacity-factor 1 \
         --capacity-eval 0.5 --experts 8 --top-k 2
 done
-refused 'only alltoall pads' comm $rule --pad --transport alltoallv
+refused 'none of these transports has slots to pad' comm $rule --pad --transport alltoallv
 refused 'bounds the rows of all ranks together' comm -n 1 --capacity-rule fastmoe --top-k 1 --pad --transport alltoall
 echo "capacity: all forms as documented"

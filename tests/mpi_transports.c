@@ -68,7 +68,7 @@ static void set_up(const struct shape *shape, struct setup *s)
         .arena = arena,
         .tokens = rows, .results = results,
     };
-    CHECK_OK(ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, shape->top_k, rank,
+    CHECK_OK(ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, rank,
                                     &s->expected, &s->start, &s->num_expected));
 }
 
