@@ -51,6 +51,12 @@ enum ep_plan_collective {
 
 enum ep_plan_optimizer { EP_PLAN_NO_OPTIMIZER, EP_PLAN_ADAM };
 
+/** How large the buffers of dispatch and combine are. */
+enum ep_plan_buffers {
+    EP_PLAN_BUFFERS_PLAIN,    /* what is sent and received, or an expert's whole room */
+    EP_PLAN_BUFFERS_DEEPEP_LL /* those of DeepEP's low-latency kernels */
+};
+
 /** Degrees to search; num 0 = all. */
 struct ep_plan_degrees {
     const int64_t *values; /* [num] borrowed */
@@ -71,7 +77,8 @@ struct ep_plan_config {
     bool shard_optimizer;             /* its state over the ranks that hold the same weights */
     bool recompute;                   /* keep the input of each layer only */
     const struct ep_capacity_policy *capacity; /* per source, known beforehand; NULL = dropless */
-    const char *skew;                          /* as in `epbench route`, not hot */
+    enum ep_plan_buffers buffers;
+    const char *skew; /* as in `epbench route`, not hot */
     uint64_t seed;
     int64_t num_samples; /* routings, 1 to EP_PLAN_MAX_SAMPLES */
     struct ep_plan_degrees ep;

@@ -42,7 +42,8 @@ struct scope {
     double copies; /* that one rank sends for one MoE layer, after dropping and padding */
     double layers;
     double moe_layers;
-    double passes; /* forward, and backward where trained */
+    double forward;  /* passes: one more where the backward pass computes the layer again */
+    double backward; /* one where trained */
 };
 
 static struct scope make_scope(const struct ep_plan_config *c, const struct ep_plan *p,
@@ -60,7 +61,8 @@ static struct scope make_scope(const struct ep_plan_config *c, const struct ep_p
         .copies = pads ? padded : tokens * (double)m->top_k * p->received.kept_fraction,
         .layers = (double)(end - first),
         .moe_layers = (double)ep_model_count_moe_layers(m, first, end),
-        .passes = c->training ? 2 : 1,
+        .forward = c->recompute ? 2 : 1,
+        .backward = c->training ? 1 : 0,
     };
 }
 
@@ -77,10 +79,11 @@ static void count_experts(const struct ep_plan_config *c, const struct ep_plan *
     const double out = (double)ep_dtype_row_bytes(c->combine_dtype, c->model->hidden);
     const double copies = s->moe_layers * s->copies;
     const double peers = (double)(p->expert_tp - 1);
-    bytes[EP_PLAN_DISPATCH] = copies * remote_part(p->ep) * in;
-    bytes[EP_PLAN_COMBINE] = copies * remote_part(p->ep) * out;
-    bytes[EP_PLAN_EP_BACKWARD] = c->training ? copies * remote_part(p->ep) * 2 * out : 0;
-    bytes[EP_PLAN_EXPERT_TP] = copies * peers * (in + out + (c->training ? 2 * out : 0));
+    const double remote = copies * remote_part(p->ep);
+    bytes[EP_PLAN_DISPATCH] = s->forward * remote * in;
+    bytes[EP_PLAN_COMBINE] = s->forward * remote * out;
+    bytes[EP_PLAN_EP_BACKWARD] = s->backward * remote * 2 * out;
+    bytes[EP_PLAN_EXPERT_TP] = copies * peers * (s->forward * (in + out) + s->backward * 2 * out);
 }
 
 /* Each block (attention; FFN where it is cut) gathers its input and scatters the sum of its output.
@@ -92,7 +95,8 @@ static void count_activations(const struct ep_plan_config *c, const struct ep_pl
     const double shared = c->model->num_shared > 0 ? s->moe_layers : 0;
     const double blocks = s->layers + (s->layers - s->moe_layers) + shared;
     const double sends = (stage + 1 < p->pp ? 1 : 0) + (c->training && stage > 0 ? 1 : 0);
-    bytes[EP_PLAN_TP] = 2 * blocks * s->passes * s->tokens * row * (double)(p->tp - 1);
+    bytes[EP_PLAN_TP] =
+        2 * blocks * (s->forward + s->backward) * s->tokens * row * (double)(p->tp - 1);
     bytes[EP_PLAN_PP] = sends * s->tokens * row;
 }
 

@@ -155,6 +155,20 @@ static void weigh_activations(const struct ep_plan_config *c, const struct ep_pl
     }
 }
 
+/* One message per (expert, token) both ways, sent and received, twice, and a counter per expert:
+ * DeepEP csrc/legacy/config.hpp, LowLatencyLayout. */
+static double deepep_ll_bytes(int64_t tokens, int64_t num_experts, int64_t hidden)
+{
+    const int64_t scales = (hidden + 127) / 128;
+    const int64_t fp8_row = hidden + 4 * scales;
+    const int64_t dispatch = 16 + (2 * hidden > fp8_row ? 2 * hidden : fp8_row);
+    const int64_t combine = 4 * scales + 2 * hidden;
+    const double messages = (double)num_experts * (double)tokens;
+    const double send = fmax((double)tokens * (double)dispatch, messages * (double)combine);
+    const double receive = messages * (double)(dispatch > combine ? dispatch : combine);
+    return 2 * (send + receive + (double)((4 * num_experts + 127) / 128 * 128));
+}
+
 /* Buffers of dispatch and combine, used by one layer after the other: what a rank sends, and what
  * it receives. */
 static void weigh_buffers(const struct ep_plan_config *c, const struct ep_plan *p, int64_t stage,
@@ -174,7 +188,10 @@ static void weigh_buffers(const struct ep_plan_config *c, const struct ep_plan *
             const double room = (double)ep_plan_capacity(c, p);
             rows = (double)m->num_experts * room * (1 + (double)p->expert_tp);
         }
-        memory->token_buffers[q] = used ? rows * row : 0;
+        const double size_bytes = c->buffers == EP_PLAN_BUFFERS_DEEPEP_LL
+                                      ? deepep_ll_bytes(source_tokens, m->num_experts, m->hidden)
+                                      : rows * row;
+        memory->token_buffers[q] = used ? size_bytes : 0;
     }
 }
 

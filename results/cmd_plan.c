@@ -33,6 +33,7 @@ enum option_key {
     KEY_OPTIMIZER,
     KEY_SHARD_OPTIMIZER,
     KEY_RECOMPUTE,
+    KEY_BUFFERS,
     KEY_SKEW,
     KEY_SAMPLES,
     KEY_SEED,
@@ -65,6 +66,10 @@ static const struct argp_option options[] = {
     {"shard-optimizer", KEY_SHARD_OPTIMIZER, NULL, 0,
      "optimizer state spread over the ranks with the same weights", 3},
     {"recompute", KEY_RECOMPUTE, NULL, 0, "keep the input of each layer only", 3},
+    {"token-buffers", KEY_BUFFERS, "KIND", 0,
+     "plain (default: what is sent and received, or experts' rooms) or deepep-ll (as DeepEP's "
+     "low-latency kernels)",
+     3},
     {NULL, 0, NULL, 0, "How tokens are routed:", 4},
     {"skew", KEY_SKEW, "SKEW", 0, "as in `epbench route` (default uniform), but hot", 4},
     {"samples", KEY_SAMPLES, "N", 0, "routings sampled (default 100)", 4},
@@ -151,6 +156,16 @@ static enum ep_status parse_optimizer(const char *text, struct ep_plan_config *c
     return ep_error_set(EP_EINVAL, "--optimizer: '%s' is neither adam nor none", text);
 }
 
+static enum ep_status parse_buffers(const char *text, enum ep_plan_buffers *buffers)
+{
+    if (strcmp(text, "deepep-ll") != 0 && strcmp(text, "plain") != 0) {
+        return ep_error_set(EP_EINVAL, "--token-buffers: '%s' is neither plain nor deepep-ll",
+                            text);
+    }
+    *buffers = text[0] == 'd' ? EP_PLAN_BUFFERS_DEEPEP_LL : EP_PLAN_BUFFERS_PLAIN;
+    return EP_OK;
+}
+
 static enum ep_status parse_number(int key, const char *arg, struct given *g)
 {
     struct ep_plan_config *c = &g->config;
@@ -199,6 +214,8 @@ static enum ep_status parse_text(int key, const char *arg, struct given *g)
         return ep_weight_type_parse(arg, "--weight-dtype", &g->config.weights);
     case KEY_OPTIMIZER:
         return parse_optimizer(arg, &g->config);
+    case KEY_BUFFERS:
+        return parse_buffers(arg, &g->config.buffers);
     default:
         return parse_number(key, arg, g);
     }

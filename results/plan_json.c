@@ -82,6 +82,9 @@ static enum ep_status add_config(const struct ep_plan_report *r, json_t *root)
     EP_TRY(ep_json_set(root, "shard_optimizer", json_boolean(c->shard_optimizer)));
     EP_TRY(ep_json_set(root, "recompute", json_boolean(c->recompute)));
     EP_TRY(add_capacity(c->capacity, root));
+    EP_TRY(
+        ep_json_set(root, "token_buffers",
+                    json_string(c->buffers == EP_PLAN_BUFFERS_DEEPEP_LL ? "deepep-ll" : "plain")));
     EP_TRY(ep_json_set(root, "skew", json_string(c->skew)));
     EP_TRY(ep_json_set(root, "seed", json_integer((json_int_t)c->seed)));
     EP_TRY(ep_json_set(root, "samples", json_integer(c->num_samples)));

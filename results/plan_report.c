@@ -98,9 +98,9 @@ static void collect_notes(struct ep_plan_report *r)
     add_note(r, r->weight_note != NULL, r->weight_note);
     add_note(r, isnan(params.rest),
              "weights besides experts are not known and not counted: memory is a lower bound");
-    add_note(r, !isnan(params.rest),
-             "weights besides experts are the published total less the experts, spread evenly over "
-             "layers");
+    add_note(
+        r, !isnan(params.rest),
+        "weights besides experts: the published total less experts, spread evenly over layers");
     add_note(r, m->num_heads == 0, "attention heads are not known: TP is not checked against them");
     add_note(r, m->dense_ffn == 0 && m->num_moe_layers < m->num_layers,
              "the dense layers' FFN width is not known: its activations are not counted");
@@ -248,18 +248,105 @@ static enum ep_status print_plans(const struct ep_plan_report *r, int64_t most, 
     }
     fprintf(
         out,
-        "\nThose that fit first, then by bytes sent per token. GiB on the fullest rank, %s:\n"
-        "weights%s, act = activations and token buffers. sent: GiB that a rank sends in a step.\n",
+        "\nThose that fit first, then by bytes sent per token. GiB on the fullest rank,\n%s: "
+        "weights%s,\nact = activations and token buffers; sent: GiB sent by a rank in a step.\n",
         ep_plan_deciding(r->config) == EP_PLAN_P99 ? "at p99" : "worst sample",
         r->config->training ? ", state = gradients and optimizer" : "");
     status = ep_table_print(table, out);
     ep_table_destroy(table);
-    if (num > 0) {
-        fprintf(out, "first: %s\n", r->set->plans[0].reason);
-    }
+    fprintf(out, "first: %s\n", r->set->plans[0].reason);
     if (num < r->set->num) {
         fprintf(out, "%" PRId64 " more: --all\n", r->set->num - num);
     }
+    return status;
+}
+
+static void add_part(struct ep_table *table, const char *part, double median, double p99,
+                     double worst)
+{
+    ep_table_add(table, "%s", part);
+    add_gib(table, median);
+    add_gib(table, p99);
+    add_gib(table, worst);
+}
+
+static enum ep_status print_memory(const struct ep_plan_memory *m, FILE *out)
+{
+    static const char *const headers[] = {"GiB of", "median", "p99", "worst"};
+    const struct {
+        const char *name;
+        double size_bytes;
+    } fixed[] = {{"routed experts", m->routed},
+                 {"shared experts", m->shared},
+                 {"routers", m->router},
+                 {"all other weights", m->rest},
+                 {"gradients", m->gradients},
+                 {"optimizer", m->optimizer},
+                 {"other activations", m->other_activations}};
+    const struct {
+        const char *name;
+        const double *sizes_bytes;
+    } sampled[] = {{"token buffers", m->token_buffers},
+                   {"routed activations", m->activations},
+                   {"total", m->total}};
+    struct ep_table *table = NULL;
+    enum ep_status status = ep_table_create(headers, 4, &table);
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && status == EP_OK; i++) {
+        if (fixed[i].size_bytes != 0) {
+            add_part(table, fixed[i].name, fixed[i].size_bytes, fixed[i].size_bytes,
+                     fixed[i].size_bytes);
+        }
+    }
+    for (size_t i = 0; i < sizeof sampled / sizeof sampled[0] && status == EP_OK; i++) {
+        const double *sizes = sampled[i].sizes_bytes;
+        add_part(table, sampled[i].name, sizes[EP_PLAN_MEDIAN], sizes[EP_PLAN_P99],
+                 sizes[EP_PLAN_WORST]);
+    }
+    if (status == EP_OK) {
+        status = ep_table_print(table, out);
+    }
+    ep_table_destroy(table);
+    return status;
+}
+
+static enum ep_status print_sent(const struct ep_plan *p, FILE *out)
+{
+    static const char *const headers[] = {"sent by a rank in a step", "GiB"};
+    struct ep_table *table = NULL;
+    enum ep_status status = ep_table_create(headers, 2, &table);
+    for (int i = 0; i < EP_PLAN_NUM_COLLECTIVES && status == EP_OK; i++) {
+        if (p->bytes[i] > 0) {
+            ep_table_add(table, "%s", ep_plan_collective_title((enum ep_plan_collective)i));
+            add_gib(table, p->bytes[i]);
+        }
+    }
+    if (status == EP_OK) {
+        ep_table_add(table, "total");
+        add_gib(table, p->total_bytes);
+        status = ep_table_print(table, out);
+    }
+    ep_table_destroy(table);
+    return status;
+}
+
+/* The first plan, part by part. */
+static enum ep_status print_first(const struct ep_plan_report *r, FILE *out)
+{
+    const struct ep_plan *p = &r->set->plans[0];
+    enum ep_status status;
+    fprintf(out, "\nThe first plan, fullest rank (of stage %" PRId64 "):\n", p->memory.stage);
+    EP_TRY(print_memory(&p->memory, out));
+    fprintf(out, "\n");
+    EP_TRY(print_sent(p, out));
+    fprintf(out,
+            "\ncopies received by the busiest rank in a layer: %.0f (median), %.0f (worst); even: "
+            "%.0f\n",
+            p->received.copies[EP_PLAN_MEDIAN], p->received.copies[EP_PLAN_WORST],
+            p->received.mean);
+    if (r->config->capacity != NULL) {
+        fprintf(out, "kept of all copies: %.2f %%\n", 100 * p->received.kept_fraction);
+    }
+out:
     return status;
 }
 
@@ -296,8 +383,8 @@ static enum ep_status print_strategies(const struct ep_plan_report *r, FILE *out
     }
     fprintf(out,
             "\nExperts spread, copied or cut over %" PRId64 " ranks with %" PRId64
-            " tokens each, all else on every rank:\nGiB of experts and of all weights, bytes "
-            "that a token sends in one layer, out and back\n",
+            " tokens each, all else on\nevery rank: GiB of experts, of all weights; bytes "
+            "that a token sends in a layer, out and back\n",
             r->num_ranks, r->config->tokens);
     status = ep_table_print(table, out);
     ep_table_destroy(table);
@@ -328,6 +415,7 @@ enum ep_status ep_plan_report_print(const struct ep_plan_report *report, int64_t
         fprintf(out, "\nno valid plan\n");
     } else {
         EP_TRY(print_plans(report, most, out));
+        EP_TRY(print_first(report, out));
     }
     EP_TRY(print_strategies(report, out));
     for (int i = 0; i < report->num_notes; i++) {

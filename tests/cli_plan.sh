@@ -58,6 +58,9 @@ has out 'attention heads are not known'
     --tokens 16 --skew zipf:1 >out
 has out 'custom'
 
+plan --world 8 --token-buffers deepep-ll --ep 8 --json - >out
+has out '"token_buffers": "deepep-ll"'
+refused '--token-buffers' --model mixtral-8x7b --world 8 --token-buffers deepep
 refused '--world is missing' --model mixtral-8x7b
 refused '--world' --model mixtral-8x7b --world 0
 refused "did you mean 'mixtral-8x7b'" --model mixtral-8x7 --world 8

@@ -276,6 +276,25 @@ static void test_memory_by_capacity(void **state)
     CHECK_NEAR(bytes[EP_PLAN_DISPATCH], 20 * 16 / 2, 1e-9);
 }
 
+/* DeepEP's low-latency buffers at T = 128, E = 288, H = 7168: a dispatched message has 16 + 14336
+ * bytes, a combined one 4 x 56 + 14336 = 14560; sent and received at most 36,864 of the latter,
+ * 536,739,840 bytes; counters 1152, a multiple of 128; everything twice. */
+static void test_deepep_buffers(void **state)
+{
+    (void)state;
+    struct ep_plan_config c = toy_config();
+    struct ep_plan p = toy_plan();
+    struct ep_plan_memory m;
+    struct ep_model wide = toy;
+    wide.num_experts = 288;
+    wide.hidden = 7168;
+    c.model = &wide;
+    c.tokens = 256;
+    c.buffers = EP_PLAN_BUFFERS_DEEPEP_LL;
+    ep_plan_weigh_stage(&c, &p, 0, &m);
+    CHECK_NEAR(m.token_buffers[EP_PLAN_WORST], 2 * (2 * 536739840.0 + 1152), 0);
+}
+
 /* Over all ranks of all stages every weight is there as often as it is replicated: experts over
  * expert DP, all else over the ranks with other tokens, routers over TP besides. */
 static void test_weights_are_conserved(void **state)
@@ -366,6 +385,14 @@ static void test_bytes_of_training(void **state)
     c.shard_optimizer = true;
     ep_plan_count_stage_bytes(&c, &p, 1, bytes);
     CHECK_NEAR(bytes[EP_PLAN_GRAD_REST], 1494, 1e-9);
+    /* recomputation goes forward twice */
+    c.recompute = true;
+    ep_plan_count_stage_bytes(&c, &p, 1, bytes);
+    CHECK_NEAR(bytes[EP_PLAN_DISPATCH], 256, 1e-9);
+    CHECK_NEAR(bytes[EP_PLAN_EP_BACKWARD], 256, 1e-9);
+    CHECK_NEAR(bytes[EP_PLAN_EXPERT_TP], 1536, 1e-9);
+    CHECK_NEAR(bytes[EP_PLAN_TP], 1536, 1e-9);
+    c.recompute = false;
     /* fp8 rows of 8: 8 + 4 bytes out, bf16 back; 4 micro-batches */
     c.dispatch_dtype = EP_FP8;
     c.num_microbatches = 4;
@@ -599,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_memory_of_inference),
         cmocka_unit_test(test_memory_of_training),
         cmocka_unit_test(test_memory_by_capacity),
+        cmocka_unit_test(test_deepep_buffers),
         cmocka_unit_test(test_weights_are_conserved),
         cmocka_unit_test(test_bytes_of_inference),
         cmocka_unit_test(test_bytes_of_training),
