@@ -125,6 +125,10 @@ static void print_buffers(const struct ep_route_case *r, FILE *out)
                                                         r->row_bytes),
                                 plain, sizeof plain));
     }
+    if (isnan(c->imbalance[0].max_over_mean)) {
+        fprintf(out, "no copy is left\n");
+        return;
+    }
     fprintf(out, "max/mean of copies: experts %.3f (was %.3f), ranks %.3f (was %.3f)\n",
             c->imbalance[0].max_over_mean, r->imbalance[EP_ROUTE_EXPERT].max_over_mean,
             c->imbalance[1].max_over_mean, r->imbalance[EP_ROUTE_RANK].max_over_mean);

@@ -111,11 +111,10 @@ static enum ep_status print_imbalance(const struct ep_route_case *r, FILE *out)
         ep_table_add(table, "%s", loads[l].title);
         ep_table_add(table, "%.0f", m->max);
         ep_table_add(table, "%.1f", m->mean);
-        ep_table_add(table, "%.3f", m->max_over_mean);
-        ep_table_add(table, "%.3f", m->mean_over_max);
-        ep_table_add(table, "%.3f", m->excess);
-        ep_table_add(table, "%.3f", m->cv);
-        ep_table_add(table, "%.3f", m->gini);
+        const double ratios[] = {m->max_over_mean, m->mean_over_max, m->excess, m->cv, m->gini};
+        for (int i = 0; i < 5; i++) { /* none where nothing was received */
+            ep_table_add(table, isnan(ratios[i]) ? "-" : "%.3f", ratios[i]);
+        }
     }
     status = ep_table_print(table, out);
     ep_table_destroy(table);

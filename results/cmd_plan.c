@@ -352,6 +352,7 @@ static enum ep_status make_plans(struct given *g)
         EP_TRY(ep_fitted_machine_read(g->machine_path, &machine));
     }
     c->model = &model;
+    EP_TRY(ep_model_need_experts(&model));
     EP_TRY(ep_capacity_options_policy(&g->capacity, model.top_k, c->seed, &capacity));
     c->capacity = ep_capacity_is_set(&capacity) ? &capacity : NULL;
     if (!g->weights_given) {

@@ -65,6 +65,7 @@ refused '--world is missing' --model mixtral-8x7b
 refused '--world' --model mixtral-8x7b --world 0
 refused "did you mean 'mixtral-8x7b'" --model mixtral-8x7 --world 8
 refused 'dense' --model llama-2-70b --world 8
+refused 'dense' --model llama-2-70b --world 8 --capacity-rule switch
 refused 'has no unit' --model mixtral-8x7b --world 8 --gpu-memory 80
 refused '--gpu-memory' --model mixtral-8x7b --world 8 --gpu-memory 0GiB
 refused 'unknown unit' --model mixtral-8x7b --world 8 --gpu-memory 80Gib

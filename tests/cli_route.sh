@@ -125,4 +125,12 @@ status=0
 "$EPBENCH" route --model dbrx --tokens 1 --json /nonexistent/x.json >out 2>err || status=$?
 [ $status = 3 ] || fail "unwritable output: exit $status, 3 expected"
 has err '/nonexistent/x.json'
+# Tokens without an expert, and a capacity that leaves no copy, have no ratios: never a NaN.
+printf 'token,e0\n0,-1\n1,-1\n' >none.csv
+"$EPBENCH" route --assignments none.csv --experts 2 --ranks 2 >out
+has out 'expert        0   0.0         -'
+"$EPBENCH" route --ranks 8 --tokens 2 --experts 17 --top-k 2 --capacity-rule gshard >both
+has both 'no copy is left'
+cat out >>both
+! grep -qi nan both || { cat both; fail "a NaN is printed"; }
 echo "route: all forms as documented"
