@@ -107,10 +107,6 @@ enum ep_status ep_gate_config_parse(const char *text, int64_t num_experts, int64
     if (made.top_k == 0) {
         return ep_error_set(EP_EINVAL, "--top-k is needed for router %s", text);
     }
-    if (top_k != 0 && made.top_k != top_k) {
-        return ep_error_set(EP_EINVAL, "router %s chooses %" PRId64 " experts, not %" PRId64, text,
-                            made.top_k, top_k);
-    }
     const char *colon = strchr(text, ':');
     if (colon != NULL) {
         EP_TRY(parse_params(text, colon + 1, &made));

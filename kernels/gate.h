@@ -29,9 +29,10 @@ struct ep_gate_config {
 };
 
 /** Fill a config from "NAME[:VALUE]" or, for group-limited routers, "NAME[:GROUPS:KEPT]".
- *  top_k  0 = not given: refused unless the router fixes it
- *  Returns EP_EINVAL for an unknown name (the nearest is named), a bad value, a top_k that the
- * router does not have; what else does not fit is refused by ep_gate_create. */
+ *  top_k  for routers that do not fix theirs (top1, gshard, ...); 0 = not given, refused unless the
+ *         router has a usual one
+ *  Returns EP_EINVAL for an unknown name (the nearest is named) or a bad value; what else does not
+ *  fit is refused by ep_gate_create. */
 EP_MUST_CHECK enum ep_status ep_gate_config_parse(const char *text, int64_t num_experts,
                                                   int64_t top_k, struct ep_gate_config *config);
 

@@ -46,6 +46,7 @@ struct ep_route_section {
 
 /** The rows of the tables. */
 extern const struct ep_route_mode ep_route_mode_steps;
+extern const struct ep_route_mode ep_route_mode_compare;
 
 /** Row `index` of the tables, in the order of --help and of the report; NULL past the last. */
 const struct ep_route_mode *ep_route_mode_get(int index);

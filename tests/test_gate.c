@@ -688,7 +688,10 @@ static void test_configs(void **state)
     CHECK_FAILS(ep_gate_config_parse("quite something else", 8, 2, &c), EP_EINVAL,
                 "unknown router");
     CHECK_FAILS(ep_gate_config_parse("softmax", 8, 0, &c), EP_EINVAL, "--top-k is needed");
-    CHECK_FAILS(ep_gate_config_parse("top1", 8, 2, &c), EP_EINVAL, "chooses 1 experts, not 2");
+    CHECK_OK(ep_gate_config_parse("top1", 8, 2, &c));
+    assert_int_equal(c.top_k, 1);
+    c.top_k = 2;
+    CHECK_FAILS(ep_gate_create(&c, &gate), EP_EINVAL, "chooses 1 experts, not 2");
     CHECK_FAILS(ep_gate_config_parse("top1:3", 8, 1, &c), EP_EINVAL, "has no parameter");
     CHECK_FAILS(ep_gate_config_parse("switch:2", 8, 1, &c), EP_EINVAL, "JITTER: 2 is outside");
     CHECK_FAILS(ep_gate_config_parse("switch:x", 8, 1, &c), EP_EINVAL, "JITTER: 'x' is not");
