@@ -4,6 +4,7 @@
 
 #include "bench/comm_record.h"
 #include "bench/pattern.h"
+#include "kernels/place_file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -49,12 +50,21 @@ static enum ep_status empty_caches(void *ctx)
     return EP_OK;
 }
 
+enum ep_status ep_comm_case_place(const struct ep_comm_case *point, struct ep_placement *placement)
+{
+    const struct ep_place_choice only = {
+        .layer = -1, .num_ranks = point->num_ranks, .num_experts = point->experts};
+    return point->placement != NULL
+               ? ep_place_map_load(point->placement, &only, placement)
+               : ep_placement_init_contiguous(point->experts, point->num_ranks, placement);
+}
+
 static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
 {
     enum ep_status status = EP_OK;
     const struct ep_comm_case *point = v->setting.point;
     struct ep_comm_setting *setting = &v->setting;
-    EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &setting->placement));
+    EP_TRY(ep_comm_case_place(point, &setting->placement));
     EP_TRY(point->tokens_per_rank != NULL
                ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &setting->map)
                : ep_token_map_init_equal(point->num_ranks, point->tokens, &setting->map));

@@ -24,6 +24,7 @@ enum {
     KEY_RANKS,
     KEY_RANK_ORDER,
     KEY_OP,
+    KEY_PLACEMENT,
     KEY_COLD,
     KEY_CHECK,
     KEY_VISITS,
@@ -60,6 +61,9 @@ static const struct argp_option options[] = {
     {"op", KEY_OP, "LIST", 0, "dispatch, combine (default both)", 2},
     {"ranks", KEY_RANKS, "LIST", 0, "the first so many ranks (default all)", 2},
     {"ep", KEY_RANKS, "LIST", OPTION_ALIAS, NULL, 2},
+    {"placement", KEY_PLACEMENT, "FILE", 0,
+     "experts on ranks by a file with one map, as epbench place --save writes it (default contiguous)",
+     2},
     {"rank-order", KEY_RANK_ORDER, "packed|spread", 0,
      "--ranks fills node after node, or goes round the nodes (default packed)", 2},
     {NULL, 0, NULL, 0, "How it is measured:", 3},
@@ -100,6 +104,7 @@ static const char **text_field(struct ep_comm_options *o, int key)
     case KEY_RANK_ORDER: return &o->rank_order;
     case KEY_OP: return &o->ops;
     case KEY_TRACE_FORMAT: return &o->trace_format;
+    case KEY_PLACEMENT: return &o->placement;
     default: return NULL;
     }
 }

@@ -333,6 +333,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
                                                        : "default";
         point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
         point.spread = s->spread;
+        point.placement = s->options.placement;
         point.combine_dtype = s->has_combine_dtype          ? s->combine_dtype
                               : point.dtype == EP_FP8 ? EP_BF16
                                                       : point.dtype;
@@ -372,7 +373,7 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
     struct ep_token_map map = {0};
     struct ep_router *router = NULL;
     struct ep_dropping *dropping = NULL;
-    EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &placement));
+    EP_TRY(ep_comm_case_place(point, &placement));
     EP_TRY(point->tokens_per_rank != NULL
                ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &map)
                : ep_token_map_init_equal(point->num_ranks, point->tokens, &map));

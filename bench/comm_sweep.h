@@ -13,7 +13,7 @@
 struct ep_comm_options {
     const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
         *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops,
-        *trace_format;
+        *trace_format, *placement;
     int64_t layer; /* of traces and counts; -1 = not given */
     struct ep_capacity_options capacity;
     bool cold;

@@ -103,6 +103,9 @@ static enum ep_status make_sweep(struct ep_repeat *r)
     options.algorithm = record->algorithm;
     options.rank_order = record->rank_order;
     options.ops = record->op;
+    if (record->placement != NULL && strcmp(record->placement, "contiguous") != 0) {
+        options.placement = record->placement;
+    }
     EP_TRY(set_capacity(record, &options.capacity));
     options.cold = record->buffers != NULL && strcmp(record->buffers, "cold") == 0;
     status = ep_comm_sweep_create(&options, &r->sweep);

@@ -235,25 +235,45 @@ static enum ep_status read_slots(const char *path, const json_t *slots, int32_t 
     return EP_OK;
 }
 
+/* As ep_place_count_replicas, naming the file. */
+static enum ep_status check_slots(const char *path, const int32_t *map,
+                                  const struct ep_place_shape *shape, bool *seen)
+{
+    if (shape->num_slots % shape->num_ranks != 0) {
+        return ep_error_set(EP_EINVAL,
+                            "%s: %" PRId64 " slots cannot be dealt to %" PRId64 " ranks evenly",
+                            path, shape->num_slots, shape->num_ranks);
+    }
+    for (int64_t i = 0; i < shape->num_slots; i++) {
+        if (map[i] >= shape->num_experts) {
+            return ep_error_set(EP_EINVAL,
+                                "%s: slot %" PRId64 " holds expert %" PRId32 "; 0 to %" PRId64
+                                " expected",
+                                path, i, map[i], shape->num_experts - 1);
+        }
+        seen[map[i]] = true;
+    }
+    for (int64_t e = 0; e < shape->num_experts; e++) {
+        if (!seen[e]) {
+            return ep_error_set(EP_EINVAL, "%s: expert %" PRId64 " is in no slot", path, e);
+        }
+    }
+    return EP_OK;
+}
+
 static enum ep_status place_slots(const char *path, const int32_t *map,
                                   const struct ep_place_shape *shape,
                                   struct ep_placement *placement)
 {
-    enum ep_status status;
-    int64_t *replicas = calloc((size_t)shape->num_experts, sizeof *replicas);
-    if (replicas == NULL) {
+    bool *seen = calloc((size_t)shape->num_experts, sizeof *seen);
+    if (seen == NULL) {
         return ep_error_set(EP_ENOMEM, "%s: no memory", path);
     }
-    if (shape->num_slots % shape->num_ranks != 0) {
-        status = ep_error_set(EP_EINVAL,
-                              "%s: %" PRId64 " slots cannot be dealt to %" PRId64 " ranks evenly",
-                              path, shape->num_slots, shape->num_ranks);
-        goto out;
+    enum ep_status status = check_slots(path, map, shape, seen);
+    if (status == EP_OK) {
+        status = ep_place_init_placement(shape, map, placement);
     }
-    EP_TRY(ep_place_count_replicas(shape, map, replicas));
-    EP_TRY(ep_place_init_placement(shape, map, placement));
-out:
-    free(replicas);
+    free(seen);
     return status;
 }
 

@@ -139,6 +139,20 @@ bytes() { # FILE: all byte counts, in their order
 }
 [ -n "$(bytes r.json)" ] && [ "$(bytes r.json)" = "$(bytes own.json)" ]
 
+# comm moves rows by such a map, replicas and all: rank 0 has experts 1 and 0, rank 1 has 0 and 2.
+printf '8,1,1\n' >three_loads.csv
+"$EPBENCH" place --counts three_loads.csv --ranks 2 --replicas 4 --policy eplb --save comm.json >/dev/null
+comm="comm -n 2 --top-k 2 --tokens 16 --hidden 8 --visits 1 --iters 3 --transport alltoall,alltoallv-dedup"
+"$EPBENCH" $comm --experts 3 --placement comm.json -o moved >table 2>warned || { cat warned; exit 1; }
+[ "$(grep -c '"placement": *"comm.json"' moved/records.jsonl)" = 4 ]
+[ "$(grep -c '"verified": *true' moved/records.jsonl)" = 4 ]
+id=$(sed -n '1s/.*"record_id": *"\([^"]*\)".*/\1/p' moved/records.jsonl)
+"$EPBENCH" run --append moved --repeat "$id" >/dev/null 2>warned || { cat warned; exit 1; }
+[ "$(sed -n 's/.*"routing_id": *"\([^"]*\)".*/\1/p' moved/records.jsonl | sort -u | wc -l)" = 1 ]
+"$EPBENCH" $comm --experts 4 --placement comm.json -o unmoved >out 2>err && exit 1
+grep -q 'comm.json: expert 3 is in no slot' err
+[ ! -s unmoved/records.jsonl ]
+
 badly() { # TEXT ARGUMENTS...: of route
     text=$1
     shift
@@ -158,11 +172,11 @@ badly 'names no policies' --placement map.json --ranks 8 --placement-policy eplb
 badly 'is for --placement' --placement-layer 1
 badly 'exclude each other' --placement map.json --experts-to-ranks 0,1
 echo '{"physical_to_logical_map": [[0, 1, 2, 99]]}' >high.json
-badly 'slot 3 holds expert 99' --placement high.json --ranks 4
+badly 'high.json: slot 3 holds expert 99' --placement high.json --ranks 4
 echo '{"physical_to_logical_map": [[0, 1, 2, -1]]}' >low.json
-badly 'slot 3 must hold an expert' --placement low.json --ranks 4
+badly 'low.json: slot 3 must hold an expert' --placement low.json --ranks 4
 echo '{"physical_to_logical_map": [[0, 1, 2, 3]]}' >few.json
-badly 'expert 4 is in no slot' --placement few.json --ranks 4
+badly 'few.json: expert 4 is in no slot' --placement few.json --ranks 4
 echo '{"logical_count": [[1]]}' >counts.json
 badly "neither 'physical_to_logical_map' nor 'placements'" --placement counts.json --ranks 4
 echo '{"physical_to_logical_map": 3}' >scalar.json
