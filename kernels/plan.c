@@ -257,6 +257,13 @@ static enum ep_status check_config(const struct ep_plan_config *c)
     if (c->optimizer != EP_PLAN_NO_OPTIMIZER && !c->training) {
         return ep_error_set(EP_EINVAL, "an optimizer is for training");
     }
+    if (c->byte_basis == EP_BASIS_NODE) {
+        return ep_error_set(EP_EINVAL,
+                            "plans know no nodes; the byte basis is copies or rank-dedup");
+    }
+    if (c->byte_basis == EP_BASIS_RANK && c->capacity != NULL) {
+        return ep_error_set(EP_EINVAL, "rank-dedup is not known for what a capacity leaves");
+    }
     if (c->num_samples < 1 || c->num_samples > EP_PLAN_MAX_SAMPLES) {
         return ep_error_set(EP_EINVAL, "%" PRId64 " samples are outside 1 to %d", c->num_samples,
                             EP_PLAN_MAX_SAMPLES);

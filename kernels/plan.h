@@ -8,6 +8,7 @@
 #include "kernels/dtype.h"
 #include "kernels/model_sizes.h"
 #include "kernels/models.h"
+#include "kernels/traffic.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -78,7 +79,8 @@ struct ep_plan_config {
     bool recompute;                   /* keep the input of each layer only */
     const struct ep_capacity_policy *capacity; /* per source, known beforehand; NULL = dropless */
     enum ep_plan_buffers buffers;
-    const char *skew; /* as in `epbench route`, not hot */
+    enum ep_basis byte_basis; /* of EP and expert TP: EP_BASIS_COPIES or EP_BASIS_RANK */
+    const char *skew;         /* as in `epbench route`, not hot */
     uint64_t seed;
     int64_t num_samples; /* routings, 1 to EP_PLAN_MAX_SAMPLES */
     struct ep_plan_degrees ep;
@@ -96,7 +98,8 @@ enum ep_plan_statistic { EP_PLAN_MEDIAN, EP_PLAN_P99, EP_PLAN_WORST, EP_PLAN_NUM
 struct ep_plan_received {
     double copies[EP_PLAN_NUM_STATISTICS]; /* p99 is NaN below 100 samples */
     double mean; /* of all that is asked for, over ranks: what an even routing would bring */
-    double kept_fraction; /* of all copies; 1 where dropless */
+    double kept_fraction;   /* of all copies; 1 where dropless */
+    double ranks_per_token; /* distinct ranks of the EP group, own included, before dropping */
 };
 
 /** Bytes on the fullest rank; of its pipeline stage `stage`. NaN = not known. */

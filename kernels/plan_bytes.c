@@ -39,12 +39,19 @@ enum { ACTIVATION_BYTES = 2 };
 /* What a stage and a rank have, over all micro-batches of a step. */
 struct scope {
     double tokens; /* of one rank: a TP rank's part of the sequence */
-    double copies; /* that one rank sends for one MoE layer, after dropping and padding */
+    double rows;   /* that one rank sends for one MoE layer, after dropping and padding */
     double layers;
     double moe_layers;
     double forward;  /* passes: one more where the backward pass computes the layer again */
     double backward; /* one where trained */
 };
+
+/* Of EP's collectives, own rank included. */
+static double rows_per_token(const struct ep_plan_config *c, const struct ep_plan *p)
+{
+    return c->byte_basis == EP_BASIS_RANK ? p->received.ranks_per_token
+                                          : (double)c->model->top_k * p->received.kept_fraction;
+}
 
 static struct scope make_scope(const struct ep_plan_config *c, const struct ep_plan *p,
                                int64_t stage)
@@ -58,7 +65,7 @@ static struct scope make_scope(const struct ep_plan_config *c, const struct ep_p
     const bool pads = c->capacity != NULL && c->capacity->pad;
     return (struct scope){
         .tokens = tokens,
-        .copies = pads ? padded : tokens * (double)m->top_k * p->received.kept_fraction,
+        .rows = pads ? padded : tokens * rows_per_token(c, p),
         .layers = (double)(end - first),
         .moe_layers = (double)ep_model_count_moe_layers(m, first, end),
         .forward = c->recompute ? 2 : 1,
@@ -77,13 +84,13 @@ static void count_experts(const struct ep_plan_config *c, const struct ep_plan *
 {
     const double in = (double)ep_dtype_row_bytes(c->dispatch_dtype, c->model->hidden);
     const double out = (double)ep_dtype_row_bytes(c->combine_dtype, c->model->hidden);
-    const double copies = s->moe_layers * s->copies;
+    const double rows = s->moe_layers * s->rows;
     const double peers = (double)(p->expert_tp - 1);
-    const double remote = copies * remote_part(p->ep);
+    const double remote = rows * remote_part(p->ep);
     bytes[EP_PLAN_DISPATCH] = s->forward * remote * in;
     bytes[EP_PLAN_COMBINE] = s->forward * remote * out;
     bytes[EP_PLAN_EP_BACKWARD] = s->backward * remote * 2 * out;
-    bytes[EP_PLAN_EXPERT_TP] = copies * peers * (s->forward * (in + out) + s->backward * 2 * out);
+    bytes[EP_PLAN_EXPERT_TP] = rows * peers * (s->forward * (in + out) + s->backward * 2 * out);
 }
 
 /* Each block (attention; FFN where it is cut) gathers its input and scatters the sum of its output.

@@ -4,6 +4,7 @@
 #include "kernels/plan.h"
 
 #include "base/stats.h"
+#include "kernels/plan_spread.h"
 #include "kernels/routing.h"
 #include "kernels/skew_policy.h"
 
@@ -43,12 +44,15 @@ struct sampler {
     size_t num_groups;
     struct counter *counters; /* [num_counters] one per size and capacity of a source rank */
     size_t num_counters;
+    struct ep_plan_spread *spreads; /* [num_spreads] one per EP */
+    size_t num_spreads;
     int64_t step;   /* tokens counted at once: a divisor of all source ranks */
     int64_t *fresh; /* [num_experts] copies of one step */
     bool wraps;
 };
 
-enum { CHUNK_TOKENS = 4096 };
+/* Ranks per token are a mean, settled by the first tokens of each sample. */
+enum { CHUNK_TOKENS = 4096, SPREAD_TOKENS = 16384 };
 
 /* Tokens over all samples: days of work already. */
 static const double max_sampled_tokens = 0x1p40;
@@ -209,6 +213,36 @@ static void count_chunk(const struct sampler *s, int64_t num)
     }
 }
 
+/* --- ranks per token ---------------------------------------------------------------------- */
+
+static struct ep_plan_spread *find_spread(const struct sampler *s, int64_t ep)
+{
+    for (size_t i = 0; i < s->num_spreads; i++) {
+        if (s->spreads[i].ep == ep) {
+            return &s->spreads[i];
+        }
+    }
+    return NULL;
+}
+
+static enum ep_status make_spreads(struct sampler *s)
+{
+    enum ep_status status = EP_OK;
+    s->spreads = calloc(s->num_groups, sizeof *s->spreads);
+    if (s->spreads == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to count the ranks of tokens");
+    }
+    for (size_t i = 0; i < s->num_groups; i++) {
+        if (find_spread(s, s->groups[i].ep) == NULL) {
+            EP_TRY(ep_plan_spread_init(s->groups[i].ep, s->config->model->num_experts,
+                                       &s->spreads[s->num_spreads]));
+            s->num_spreads++;
+        }
+    }
+out:
+    return status;
+}
+
 /* --- samples ------------------------------------------------------------------------------ */
 
 static void read_group(const struct sampler *s, struct group *group, int64_t sample)
@@ -255,6 +289,9 @@ static enum ep_status take_sample(struct sampler *s, int64_t sample)
             const int64_t num = left < chunk ? left : chunk;
             ep_router_generate(router, first + done, num, &s->chunk);
             count_chunk(s, num);
+            for (size_t i = 0; i < s->num_spreads && done < SPREAD_TOKENS; i++) {
+                ep_plan_spread_add(&s->spreads[i], s->chunk.topk_idx, num, s->chunk.top_k);
+            }
             done += num;
         }
         read_group(s, &s->groups[g], sample);
@@ -295,6 +332,7 @@ static enum ep_status start(const struct ep_plan_set *set, struct sampler *s)
     EP_TRY(ep_placement_init_contiguous(m->num_experts, 1, &s->placement));
     EP_TRY(collect_groups(set, s));
     EP_TRY(make_counters(s));
+    EP_TRY(make_spreads(s));
     EP_TRY(check_amount(s));
     EP_TRY(ep_token_map_init_equal(1, c->num_samples * s->groups[s->num_groups - 1].num_tokens,
                                    &s->tokens));
@@ -313,7 +351,11 @@ static void finish(struct sampler *s)
         free(s->counters[i].source);
         free(s->counters[i].kept);
     }
+    for (size_t i = 0; i < s->num_spreads; i++) {
+        ep_plan_spread_fini(&s->spreads[i]);
+    }
     free(s->groups);
+    free(s->spreads);
     free(s->counters);
     free(s->fresh);
     ep_routing_fini(&s->chunk);
@@ -326,6 +368,8 @@ static void summarize(const struct sampler *s, const struct group *group,
                       struct ep_plan_received *received)
 {
     const int64_t num = s->config->num_samples;
+    const struct ep_plan_spread *spread = find_spread(s, group->ep);
+    received->ranks_per_token = (double)spread->rows / (double)spread->tokens;
     received->copies[EP_PLAN_MEDIAN] = ep_stats_median_sorted(group->most, num);
     received->copies[EP_PLAN_P99] =
         num >= 100 ? ep_stats_quantile_sorted(group->most, num, 0.99) : (double)NAN;

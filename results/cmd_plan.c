@@ -34,6 +34,7 @@ enum option_key {
     KEY_SHARD_OPTIMIZER,
     KEY_RECOMPUTE,
     KEY_BUFFERS,
+    KEY_BASIS,
     KEY_SKEW,
     KEY_SAMPLES,
     KEY_SEED,
@@ -70,6 +71,8 @@ static const struct argp_option options[] = {
      "plain (default: what is sent and received, or experts' rooms) or deepep-ll (as DeepEP's "
      "low-latency kernels)",
      3},
+    {"byte-basis", KEY_BASIS, "BASIS", 0,
+     "of what EP sends: copies (default) or rank-dedup (a token once per rank)", 3},
     {NULL, 0, NULL, 0, "How tokens are routed:", 4},
     {"skew", KEY_SKEW, "SKEW", 0, "as in `epbench route` (default uniform), but hot", 4},
     {"samples", KEY_SAMPLES, "N", 0, "routings sampled (default 100)", 4},
@@ -166,6 +169,18 @@ static enum ep_status parse_buffers(const char *text, enum ep_plan_buffers *buff
     return EP_OK;
 }
 
+static enum ep_status parse_basis(const char *text, enum ep_basis *basis)
+{
+    const enum ep_basis known[] = {EP_BASIS_COPIES, EP_BASIS_RANK};
+    for (int i = 0; i < 2; i++) {
+        if (strcmp(text, ep_basis_name(known[i])) == 0) {
+            *basis = known[i];
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--byte-basis: '%s' is neither copies nor rank-dedup", text);
+}
+
 static enum ep_status parse_number(int key, const char *arg, struct given *g)
 {
     struct ep_plan_config *c = &g->config;
@@ -214,6 +229,8 @@ static enum ep_status parse_text(int key, const char *arg, struct given *g)
         return ep_weight_type_parse(arg, "--weight-dtype", &g->config.weights);
     case KEY_OPTIMIZER:
         return parse_optimizer(arg, &g->config);
+    case KEY_BASIS:
+        return parse_basis(arg, &g->config.byte_basis);
     case KEY_BUFFERS:
         return parse_buffers(arg, &g->config.buffers);
     default:

@@ -85,6 +85,7 @@ static enum ep_status add_config(const struct ep_plan_report *r, json_t *root)
     EP_TRY(
         ep_json_set(root, "token_buffers",
                     json_string(c->buffers == EP_PLAN_BUFFERS_DEEPEP_LL ? "deepep-ll" : "plain")));
+    EP_TRY(ep_json_set(root, "byte_basis", json_string(ep_basis_name(c->byte_basis))));
     EP_TRY(ep_json_set(root, "skew", json_string(c->skew)));
     EP_TRY(ep_json_set(root, "seed", json_integer((json_int_t)c->seed)));
     EP_TRY(ep_json_set(root, "samples", json_integer(c->num_samples)));
@@ -169,6 +170,7 @@ static enum ep_status add_received(const struct ep_plan_report *r, const struct 
     for (int q = 0; q < EP_PLAN_NUM_STATISTICS; q++) {
         EP_TRY(ep_json_set(received, statistics[q], ep_json_real(p->received.copies[q])));
     }
+    EP_TRY(ep_json_set(received, "ranks_per_token", ep_json_real(p->received.ranks_per_token)));
     EP_TRY(ep_json_set(received, "capacity",
                        r->config->capacity != NULL ? json_integer(ep_plan_capacity(r->config, p))
                                                    : json_null()));

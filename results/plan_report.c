@@ -343,6 +343,8 @@ static enum ep_status print_first(const struct ep_plan_report *r, FILE *out)
             "%.0f\n",
             p->received.copies[EP_PLAN_MEDIAN], p->received.copies[EP_PLAN_WORST],
             p->received.mean);
+    fprintf(out, "ranks of the EP group that a token goes to: %.3f; sent in %s\n",
+            p->received.ranks_per_token, ep_basis_name(r->config->byte_basis));
     if (r->config->capacity != NULL) {
         fprintf(out, "kept of all copies: %.2f %%\n", 100 * p->received.kept_fraction);
     }

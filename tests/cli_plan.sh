@@ -47,6 +47,20 @@ has out 'gradients 4 bytes per parameter, optimizer 12 sharded, recomputation'
 has out 'capacity megatron'
 has out 'factor 1.25'
 has out 'bytes that a rank sends / bandwidth'
+# Times of a layer by a machine file whose records are bytes / (5 GB/s): a token of 4 ranks sends 2 x 3/4
+# rows of 8192 bytes each way; 256 tokens take 2 x 3145728 / 5e9 s. Cut, it sends 3 rows: twice that.
+"$(dirname "$EPBENCH")/tests/make_planted_run" run law=M0 bw=5e9 noise=0.001 ranks=4
+"$EPBENCH" fit run >table
+plan --world 4 --ranks 4 --machine run/machine.json --json - >out
+awk -F'[:,]' '/"layer_time_s"/ { time[n++] = $2 }
+    END { exit !(n == 3 && time[0] > 1.24e-3 && time[0] < 1.28e-3 && time[1] == 0 &&
+                 time[2] / time[0] > 1.99 && time[2] / time[0] < 2.01) }' out ||
+    { grep layer_time out; fail "times are not what the machine file says"; }
+plan --world 8 --ranks 8 --machine run/machine.json --json - >out
+has out '"time_beyond": "ranks"'
+echo '{"schema": 1}' >broken.json
+refused 'broken.json' --model mixtral-8x7b --world 8 --machine broken.json
+
 plan --world 8 --capacity 5 --drop order --ep 2 --json - >out
 has out '"capacity": 5,'
 "$EPBENCH" plan --model glm-5 --world 64 --gpu-memory 80GiB --tokens 64 --samples 1 --tp 1 >out
@@ -60,6 +74,7 @@ has out 'custom'
 
 plan --world 8 --token-buffers deepep-ll --ep 8 --json - >out
 has out '"token_buffers": "deepep-ll"'
+refused '--byte-basis' --model mixtral-8x7b --world 8 --byte-basis node-dedup
 refused '--token-buffers' --model mixtral-8x7b --world 8 --token-buffers deepep
 refused '--world is missing' --model mixtral-8x7b
 refused '--world' --model mixtral-8x7b --world 0

@@ -502,6 +502,32 @@ static void test_received_agrees_with_traffic(void **state)
     ep_plan_set_fini(&set);
 }
 
+/* Uniform routing: top-2 of 4 experts goes to 2 - 2 x 1/6 = 5/3 of 2 ranks (both experts are on one
+ * in 1 of 3 cases), to 2 of 4. The mean over 50 x 32 tokens of 1 or 2 is within 0.06 (5 sigma). */
+static void test_ranks_per_token(void **state)
+{
+    (void)state;
+    struct ep_plan_config c = toy_config();
+    struct ep_plan_set set = {0};
+    c.num_samples = 50;
+    c.byte_basis = EP_BASIS_RANK;
+    CHECK_OK(ep_plan_set_make(&c, &set));
+    const struct ep_plan *p = find_plan(&set, EP_PLAN_PRODUCT, 2, 2, 1, 2, 2);
+    CHECK_NEAR(p->received.ranks_per_token, 5 / 3.0, 0.06);
+    /* 8 tokens, half of their rows leave, of 16 bytes */
+    CHECK_NEAR(p->bytes[EP_PLAN_DISPATCH], 8 * p->received.ranks_per_token / 2 * 16, 1e-9);
+    p = find_plan(&set, EP_PLAN_PRODUCT, 4, 1, 2, 1, 1);
+    CHECK_NEAR(p->received.ranks_per_token, 2, 0);
+    p = find_plan(&set, EP_PLAN_PRODUCT, 1, 2, 2, 2, 2);
+    CHECK_NEAR(p->received.ranks_per_token, 1, 0);
+    ep_plan_set_fini(&set);
+    struct ep_capacity_policy policy = megatron(1);
+    c.capacity = &policy;
+    CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "rank-dedup");
+    c.byte_basis = EP_BASIS_NODE;
+    CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "no nodes");
+}
+
 /* --- verdicts ----------------------------------------------------------------------------- */
 
 static void test_what_fits(void **state)
@@ -632,6 +658,7 @@ int main(void)
         cmocka_unit_test(test_bytes_of_training),
         cmocka_unit_test(test_received_without_choice),
         cmocka_unit_test(test_received_agrees_with_traffic),
+        cmocka_unit_test(test_ranks_per_token),
         cmocka_unit_test(test_what_fits),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_strategies),
