@@ -488,10 +488,11 @@ static enum ep_status visit_one(struct ep_comm_sweep *s, struct ep_session *sess
     EP_TRY(ep_session_probe_distance(session));
     EP_TRY(find_part(parts, session, point, &part));
     status = ep_comm_case_visit(session, part, point, &effort, visit, records);
-    if (status == EP_ENOMEM) {
-        ep_session_skip(session, "no-memory", "%s, %s, top-k %" PRId64 ", %" PRId64
-                        " tokens: %s", point->transport->name, point->skew->text,
-                        point->top_k, point->tokens, ep_error_text());
+    if (status == EP_ENOMEM || status == EP_EENV) { /* too large, or a transport that cannot run here */
+        ep_session_skip(session, status == EP_ENOMEM ? "no-memory" : "unavailable",
+                        "%s, %s, top-k %" PRId64 ", %" PRId64 " tokens: %s",
+                        point->transport->name, point->skew->text, point->top_k, point->tokens,
+                        ep_error_text());
         ep_error_clear();
         status = EP_OK;
         goto out;

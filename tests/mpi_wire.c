@@ -69,6 +69,13 @@ int MPI_Reduce_scatter(const void *send, void *recv, const int *recv_count, MPI_
     return PMPI_Reduce_scatter(send, recv, recv_count, type, op, comm);
 }
 
+int MPI_Put(const void *from, int count, MPI_Datatype type, int rank, MPI_Aint to, int to_count,
+            MPI_Datatype to_type, MPI_Win window)
+{
+    remote_bytes += bytes_of(count, type); /* to other ranks only: `rma` copies its own rows */
+    return PMPI_Put(from, count, type, rank, to, to_count, to_type, window);
+}
+
 int MPI_Isend(const void *buffer, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
               MPI_Request *request)
 {
@@ -165,7 +172,7 @@ static void test_bytes_on_the_wire(void **state)
 {
     (void)state;
     static const char *const names[] = {"alltoall", "alltoallv", "alltoallv-dedup", "pairwise",
-                                        "allgather"};
+                                        "allgather", "rma"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         check_transport(names[i], "uniform", EP_BF16);
         check_transport(names[i], "zipf:1.2", EP_FP8);

@@ -69,6 +69,12 @@ awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(hier > 0.9 * 0.042 && al
 awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(all > 2 * hier) }' ||
     fail "hier ($hier s) does not save what it should against alltoallv ($alltoallv s)"
 
+# A transport that cannot run on these ranks says why; the others run.
+vcluster 2 200mbit -- "$EPBENCH" comm -n 3 --tokens 8 --transport alltoallv,hier --iters 3 --visits 1 ||
+    fail "a transport that cannot run ends the sweep"
+grep -q 'unavailable: hier.*equally many ranks' "$scratch/err" || fail "no reason given"
+grep -q '^alltoallv' "$scratch/out" || fail "no table"
+
 [ "$before" = "$(ip netns list; ip link show)" ] || fail "something was left behind"
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     setpriv --reuid=65534 --regid=65534 --clear-groups scripts/vcluster 2 200mbit -- hostname \
