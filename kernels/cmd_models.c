@@ -9,18 +9,21 @@
 #include "kernels/placement.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum ep_status ep_cmd_models(int argc, char **argv);
 
-enum option_key { KEY_RANKS = 256, KEY_JSON };
+enum option_key { KEY_RANKS = 256, KEY_DETAILS, KEY_JSON };
 enum { MAX_NAMES = 256 };
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Output:", 2},
     {"ranks", KEY_RANKS, "P", 0, "weights of routed experts per rank, contiguous placement", 2},
     {"ep", KEY_RANKS, NULL, OPTION_ALIAS, NULL, 2},
+    {"details", KEY_DETAILS, NULL, 0, "every model as if it were named: router, source, claims", 2},
     {"json", KEY_JSON, "FILE", 0, "write JSON; - = standard output, in place of the table", 2},
     {0}};
 
@@ -29,6 +32,7 @@ struct given {
     const char *names[MAX_NAMES];
     int num_names;
     int64_t num_ranks;
+    bool details;
     const char *json_path;
 };
 
@@ -50,6 +54,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_RANKS:
         return ep_parse_i64(arg, "--ranks", 1, EP_MAX_RANKS, &g->num_ranks) == EP_OK ? 0 : EINVAL;
+    case KEY_DETAILS:
+        g->details = true;
+        return 0;
     case KEY_JSON:
         g->json_path = arg;
         return 0;
@@ -112,11 +119,25 @@ static enum ep_status choose(const struct given *g, struct shown *s)
     if (g->num_names > 0) {
         return show_named(g, s);
     }
+    s->in_detail = g->details;
     for (s->num = 0; s->num < s->models->num; s->num++) {
         s->list[s->num] = &s->models->models[s->num];
     }
 out:
     return status;
+}
+
+/* A model that was named must be dealt to the ranks; one of all may say that it cannot. */
+static enum ep_status print_one(const struct given *g, const struct ep_model *model)
+{
+    const enum ep_status status = ep_model_report_print(model, g->num_ranks, stdout);
+    if (status != EP_EINVAL || !g->details) {
+        return status;
+    }
+    ep_error_clear();
+    const enum ep_status printed = ep_model_report_print(model, 0, stdout);
+    printf("%-14s%" PRId64 ": its experts cannot be dealt to them\n", "ranks", g->num_ranks);
+    return printed;
 }
 
 static enum ep_status print(const struct given *g, const struct shown *s)
@@ -129,7 +150,7 @@ static enum ep_status print(const struct given *g, const struct shown *s)
         if (i > 0) {
             printf("\n");
         }
-        EP_TRY(ep_model_report_print(s->list[i], g->num_ranks, stdout));
+        EP_TRY(print_one(g, s->list[i]));
     }
 out:
     return status;

@@ -89,7 +89,7 @@ enum ep_weight_type ep_weight_type_of_model(const struct ep_model *model, const 
             type = (enum ep_weight_type)i;
         }
     }
-    *note = first == NULL               ? "weight type not published: bf16 taken"
+    *note = first == NULL               ? "weight type not known: bf16 taken"
             : strchr(text, '/') != NULL ? "two weight types published: the first taken"
                                         : NULL;
     return type;

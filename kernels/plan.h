@@ -144,10 +144,11 @@ struct ep_plan_set {
     bool wraps; /* the trace has fewer tokens than were sampled */
 };
 
-/** Enumerate, sample, weigh and sort. Returns EP_EINVAL for a dense model, a world or other number
- *  out of range, a skew that is bad, contradicts the model or depends on ranks, an optimizer
- * without training, a capacity that is of all sources together, depends on counts or reroutes what
- * it does not take; EP_ENOMEM. No valid plan is no failure. */
+/** Enumerate, sample, weigh and sort.
+ *  Returns EP_OK, also where no plan is valid; EP_EINVAL for a dense model, a world or number of
+ *  samples out of range, a skew that is bad, contradicts the model or depends on ranks, an
+ *  optimizer without training, node-dedup, rank-dedup beside a capacity, and a capacity of all
+ *  sources together, by need, or with rerouting; EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_plan_set_make(const struct ep_plan_config *config,
                                               struct ep_plan_set *set);
 void ep_plan_set_fini(struct ep_plan_set *set);
@@ -214,8 +215,7 @@ struct ep_plan_strategy {
     double weight_bytes;    /* and of all else; NaN where that is not known */
     double dispatch_bytes_per_token; /* one layer; TP: of the all-gather */
     double combine_bytes_per_token;  /* TP: of the reduce-scatter */
-    double
-        dedup_bytes_per_token; /* EP, uniform routing, one row per (token, rank); NaN elsewhere */
+    double dedup_bytes_per_token;    /* EP, uniform: a row per (token, rank); NaN elsewhere */
 };
 
 /** strategies [EP_PLAN_NUM_STRATEGIES]. Bytes are those that leave a rank, averaged over tokens.

@@ -41,6 +41,14 @@ has one 'also claimed'
 "$EPBENCH" models gpt4-rumored --json - >one
 has one '"rumoured": true'
 
+"$EPBENCH" models --details >all
+for word in 'router ' 'weights ' 'source ' 'confidence ' 'also claimed '; do
+    grep -q "^$word" all || fail "--details says nothing of $word"
+done
+"$EPBENCH" models --details --ranks 100 >few
+[ "$(grep -c 'cannot be dealt' few)" -gt 5 ] || fail "8 experts cannot be dealt to 100 ranks"
+[ "$(grep -c '^router ' all)" = 32 ] || fail "--details should show every model"
+
 # A model of one's own: by options, by file; JSON output is a model file too.
 "$EPBENCH" models --experts 64 --top-k 2 --hidden 1024 --ffn 512 --layers 4 --no-gated --ranks 8 \
     --json own.json >one
