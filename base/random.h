@@ -17,6 +17,8 @@ enum ep_random_use {
     EP_RANDOM_CLUSTERS = 24, /* synthetic tokens; stream = kernels/clusters.c */
     EP_RANDOM_DYNAMICS,      /* initial weights and jitter; stream = kernels/dynamics.c */
     EP_RANDOM_DROPPING = 32, /* stream = global token index: which copies a full expert keeps */
+    EP_RANDOM_POPULARITY = 36, /* stream = expert */
+    EP_RANDOM_MASK,            /* stream = global token index: which slots are unused */
     EP_RANDOM_GATE = 40,     /* chance within routers; stream = global token index */
     EP_RANDOM_TOKEN_ID = 41, /* vocabulary ids; stream = global token index */
     EP_RANDOM_LOGITS = 42    /* stream = global token index */

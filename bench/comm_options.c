@@ -43,7 +43,8 @@ static const struct argp_option options[] = {
     {"experts", KEY_EXPERTS, "N", 0, "experts (default 64, or the model's or trace's)", 1},
     {"top-k", KEY_TOP_K, "LIST", 0, "experts per token (default 2)", 1},
     {"skew", KEY_SKEW, "LIST", 0,
-     "uniform, zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample, counts:FILE (default uniform)", 1},
+     "uniform (default), zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANK], "
+     "khot:N:F, trace:FILE, trace:sample; +source, +masked:F behind any", 1},
     {"layer", KEY_LAYER, "N", 0, "layer of traces and counts that have several", 1},
     {"trace-format", KEY_TRACE_FORMAT, "NAME", 0,
      "csv, megatron, vllm-log, vllm-npy, sglang, esft[:TOP_K], counts (default: by content)", 1},

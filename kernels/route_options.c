@@ -18,7 +18,9 @@ enum { FIRST_KEY = 256 };
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Where the routing comes from:", 1},
     {"skew", KEY(EP_ROUTE_SKEW), "SKEW", 0,
-     "uniform (default), zipf:S, hot:R[@RANK], khot:N:F, trace:FILE, trace:sample, counts:FILE", 1},
+     "uniform (default), zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANK], "
+     "khot:N:F, trace:FILE, trace:sample; +source, +masked:F behind any",
+     1},
     {"model", KEY(EP_ROUTE_MODEL), "NAME", 0, "experts, top-k and hidden of a model of the zoo", 1},
     {"model-file", KEY(EP_ROUTE_MODEL_FILE), "FILE", 0, "the same of a model of one's own", 1},
     {"experts", KEY(EP_ROUTE_EXPERTS), "N", 0, "experts of the layer", 1},

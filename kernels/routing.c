@@ -10,6 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Entries of the permutations by source: 512 MiB. */
+#define MAX_PERMUTED ((int64_t)1 << 27)
+
+/* Streams of EP_RANDOM_PERMUTATION below are the skews' own. */
+enum { FIRST_SOURCE = 16 };
+
 enum ep_status ep_routing_init(int64_t num_tokens, int64_t num_experts, int64_t top_k,
                                bool with_weights, struct ep_routing *routing)
 {
@@ -76,6 +82,38 @@ static void fill_id(struct ep_router *router)
     snprintf(router->id, sizeof router->id, "%016" PRIx64, h);
 }
 
+/* Experts as each source knows them: a permutation of its own. */
+static enum ep_status permute_by_source(struct ep_router *router)
+{
+    const int64_t n = router->num_experts;
+    const int64_t num_ranks = router->tokens->num_ranks;
+    if (n * num_ranks > MAX_PERMUTED) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s: %" PRId64 " experts on %" PRId64
+                            " ranks; +source keeps at most %" PRId64 " in all",
+                            router->skew->text, n, num_ranks, MAX_PERMUTED);
+    }
+    int64_t *order = malloc((size_t)n * sizeof *order);
+    router->by_source = malloc((size_t)(n * num_ranks) * sizeof *router->by_source);
+    if (order == NULL || router->by_source == NULL) {
+        free(order);
+        return ep_error_set(EP_ENOMEM, "no memory for a router");
+    }
+    for (int64_t r = 0; r < num_ranks; r++) {
+        struct ep_random random;
+        ep_random_init(&random, router->seed, EP_RANDOM_PERMUTATION, FIRST_SOURCE + (uint64_t)r);
+        for (int64_t e = 0; e < n; e++) {
+            order[e] = e;
+        }
+        ep_random_shuffle_i64(&random, order, n);
+        for (int64_t e = 0; e < n; e++) {
+            router->by_source[r * n + e] = (int32_t)order[e];
+        }
+    }
+    free(order);
+    return EP_OK;
+}
+
 enum ep_status ep_router_create(const struct ep_router_config *config, struct ep_router **router)
 {
     enum ep_status status;
@@ -101,11 +139,14 @@ enum ep_status ep_router_create(const struct ep_router_config *config, struct ep
     if (config->skew->policy->prepare != NULL) {
         EP_TRY(config->skew->policy->prepare(created));
     }
+    if (config->skew->by_source) {
+        EP_TRY(permute_by_source(created));
+    }
     fill_id(created);
     *router = created;
-    return EP_OK;
+    created = NULL;
 out:
-    free(created);
+    ep_router_destroy(created);
     return status;
 }
 
@@ -117,17 +158,20 @@ void ep_router_destroy(struct ep_router *router)
     if (router->state != NULL) {
         router->skew->policy->release(router);
     }
+    free(router->by_source);
     free(router);
 }
 
 static void copy_trace_weights(const struct ep_router *router, int64_t first_token,
-                               int64_t num_tokens, float *topk_weight)
+                               int64_t num_tokens, const int32_t *topk_idx, float *topk_weight)
 {
     const struct ep_trace *trace = router->skew->trace;
     const int64_t k = router->top_k;
     for (int64_t t = 0; t < num_tokens; t++) {
         const int64_t row = (first_token + t) % trace->num_tokens;
-        memcpy(topk_weight + t * k, trace->topk_weight + row * k, (size_t)k * sizeof *topk_weight);
+        for (int64_t i = 0; i < k; i++) {
+            topk_weight[t * k + i] = topk_idx[t * k + i] >= 0 ? trace->topk_weight[row * k + i] : 0;
+        }
     }
 }
 
@@ -147,17 +191,57 @@ static void draw_weights(const struct ep_router *router, struct ep_random *rando
     }
 }
 
+static void apply_permutations(const struct ep_router *router, int64_t first_token,
+                               int64_t num_tokens, int32_t *topk_idx)
+{
+    const int64_t k = router->top_k;
+    for (int64_t t = first_token, end = 0; t < first_token + num_tokens; t = end) {
+        const int64_t source = ep_token_map_rank(router->tokens, t);
+        const int32_t *permuted = router->by_source + source * router->num_experts;
+        end = router->tokens->start[source + 1];
+        end = end < first_token + num_tokens ? end : first_token + num_tokens;
+        for (int64_t i = (t - first_token) * k; i < (end - first_token) * k; i++) {
+            topk_idx[i] = permuted[topk_idx[i]];
+        }
+    }
+}
+
+/* Each slot by itself. */
+static void mask_slots(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
+                       int32_t *topk_idx)
+{
+    struct ep_random random[EP_RANDOM_LANES];
+    const int64_t k = router->top_k;
+    const uint32_t limit = (uint32_t)(router->skew->masked * 0x1p32);
+    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
+        num = ep_sample_tokens(random, router->seed, EP_RANDOM_MASK, first_token + t,
+                               num_tokens - t, k);
+        for (int64_t i = 0; i < num * k; i++) {
+            if (ep_sample_word(&random[i / k]) < limit) {
+                topk_idx[t * k + i] = -1;
+            }
+        }
+    }
+}
+
 void ep_router_generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                         struct ep_routing *routing)
 {
     EP_ASSERT(routing->top_k == router->top_k && routing->num_experts == router->num_experts);
     EP_ASSERT(num_tokens <= routing->num_tokens && first_token >= 0);
     router->skew->policy->generate(router, first_token, num_tokens, routing->topk_idx);
+    if (router->by_source != NULL) {
+        apply_permutations(router, first_token, num_tokens, routing->topk_idx);
+    }
+    if (router->skew->masked > 0) {
+        mask_slots(router, first_token, num_tokens, routing->topk_idx);
+    }
     if (routing->topk_weight == NULL) {
         return;
     }
     if (router->skew->trace != NULL && router->skew->trace->topk_weight != NULL) {
-        copy_trace_weights(router, first_token, num_tokens, routing->topk_weight);
+        copy_trace_weights(router, first_token, num_tokens, routing->topk_idx,
+                           routing->topk_weight);
         return;
     }
     struct ep_random random[EP_RANDOM_LANES];

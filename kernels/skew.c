@@ -2,15 +2,20 @@
 /* The table of skews, their parsing, and the shape of a case. */
 #include "kernels/skew.h"
 
+#include "base/file.h"
 #include "base/options.h"
+#include "base/units.h"
 #include "kernels/skew_policy.h"
 
+#include <ctype.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const struct ep_skew_policy *const policies[] = {
-    &ep_skew_uniform, &ep_skew_zipf, &ep_skew_hot, &ep_skew_khot, &ep_skew_trace, &ep_skew_counts,
+    &ep_skew_uniform, &ep_skew_zipf, &ep_skew_lognormal, &ep_skew_dirichlet, &ep_skew_gini,
+    &ep_skew_counts,  &ep_skew_hot,  &ep_skew_khot,      &ep_skew_trace,
 };
 
 enum { NUM_POLICIES = sizeof policies / sizeof policies[0] };
@@ -31,10 +36,65 @@ static enum ep_status find_policy(const char *text, const struct ep_skew_policy 
     free(name);
     return nearest != NULL
                ? ep_error_set(EP_EINVAL, "unknown skew '%s'; did you mean '%s'?", text, nearest)
-               : ep_error_set(EP_EINVAL,
-                              "unknown skew '%s'; uniform, zipf:S, hot:R[@RANK], khot:N:F, "
-                              "trace:FILE, trace:sample or counts:FILE expected",
-                              text);
+               : ep_error_set(EP_EINVAL, "unknown skew '%s'; %s expected", text, ep_skew_usages());
+}
+
+/* --- modifiers ---------------------------------------------------------------------------- */
+
+static enum ep_status parse_modifier(const char *text, const char *whole, struct ep_skew *skew)
+{
+    static const char masked[] = "masked:";
+    char what[96];
+    if (strcmp(text, "source") == 0) {
+        skew->by_source = true;
+        return EP_OK;
+    }
+    if (strncmp(text, masked, sizeof masked - 1) != 0) {
+        return ep_error_set(EP_EINVAL, "skew '%s': '+%s', +source or +masked:F expected", whole,
+                            text);
+    }
+    snprintf(what, sizeof what, "skew '%.40s': masked share F", whole);
+    const enum ep_status status = ep_parse_f64(text + sizeof masked - 1, what, 0, 1, &skew->masked);
+    return status != EP_OK || skew->masked < 1
+               ? status
+               : ep_error_set(EP_EINVAL, "%s: below 1 expected, or nothing is sent", what);
+}
+
+/* Cut modifiers off the end of skew->text: a '+' behind which a letter comes ("1e+5" has none). In
+ * a file's name only what is a modifier counts. */
+static enum ep_status cut_modifiers(const char *whole, struct ep_skew *skew)
+{
+    char *text = skew->text;
+    const bool of_file = strncmp(text, "trace:", 6) == 0 || strncmp(text, "counts:", 7) == 0;
+    for (char *plus; (plus = strrchr(text, '+')) != NULL && isalpha((unsigned char)plus[1]);) {
+        if (of_file && strcmp(plus, "+source") != 0 && strncmp(plus, "+masked:", 8) != 0) {
+            break;
+        }
+        const enum ep_status status = parse_modifier(plus + 1, whole, skew);
+        if (status != EP_OK) {
+            return status;
+        }
+        *plus = '\0';
+    }
+    return EP_OK;
+}
+
+/* Parsing may have added to the text: modifiers stay its end. */
+static enum ep_status add_modifiers(const char *modifiers, struct ep_skew *skew)
+{
+    char *text = ep_format_new("%s%s", skew->text, modifiers);
+    if (text == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a skew");
+    }
+    free(skew->text);
+    skew->text = text;
+    return EP_OK;
+}
+
+char *ep_skew_compose(const char *skew, bool by_source, const char *masked)
+{
+    return ep_format_new("%s%s%s%s", skew, by_source ? "+source" : "",
+                         masked != NULL ? "+masked:" : "", masked != NULL ? masked : "");
 }
 
 enum ep_status ep_skew_create(const char *text, struct ep_skew **skew)
@@ -51,13 +111,22 @@ enum ep_status ep_skew_create_with(const char *text, const struct ep_trace_optio
         status = ep_error_set(EP_ENOMEM, "no memory for a skew");
         goto out;
     }
-    EP_TRY(find_policy(text, &created->policy));
-    created->trace_options = trace_options;
+    EP_TRY(cut_modifiers(text, created));
+    const char *modifiers = text + strlen(created->text);
+    EP_TRY(find_policy(created->text, &created->policy));
     const char *colon = strchr(created->text, ':');
+    created->trace_options = trace_options;
     EP_TRY(created->policy->parse(colon != NULL ? colon + 1 : "", created));
     created->trace_options = NULL;
+    EP_TRY(add_modifiers(modifiers, created));
+    if (created->by_source && created->policy->fixed) {
+        status = ep_error_set(EP_EINVAL,
+                              "skew '%s': +source permutes experts, but %s says which they are",
+                              text, created->policy->name);
+        goto out;
+    }
     *skew = created;
-    return EP_OK;
+    created = NULL;
 out:
     ep_skew_destroy(created);
     return status;
@@ -132,4 +201,11 @@ bool ep_skew_describe(int index, const char **usage, const char **summary)
     *usage = policies[index]->usage;
     *summary = policies[index]->summary;
     return true;
+}
+
+const char *ep_skew_usages(void)
+{
+    return "uniform, zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANK], "
+           "khot:N:F, "
+           "trace:FILE or trace:sample";
 }

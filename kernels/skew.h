@@ -11,18 +11,21 @@
 
 struct ep_skew_policy;
 
-/** A skew as asked for: "uniform", "zipf:1.0", "hot:4@2", "khot:8:0.5", "trace:FILE". Created by
- *  ep_skew_create. What it means: kernels/README.md, "Skews". */
+/** A skew as asked for: "uniform", "zipf:1.0", "hot:4@2", "khot:8:0.5", "trace:FILE",
+ * "gini:0.5+source", "zipf:1+masked:0.1". Created by ep_skew_create. What it means:
+ * kernels/README.md, "Skews". */
 struct ep_skew {
     const struct ep_skew_policy *policy;
     char *text;             /* as given, for records and messages */
-    double value;           /* zipf: S; hot: R; khot: F */
+    bool by_source;         /* +source: each source rank permutes the experts for itself */
+    double masked;          /* +masked:F: share of slots that are left unused, 0 to 1 */
+    double value;           /* the policy's parameter: S, R, F, A or G */
     int64_t count;          /* hot: the rank; khot: N */
     struct ep_trace *trace; /* owned; NULL but for trace and counts */
     const struct ep_trace_options *trace_options; /* while it is parsed; NULL = none */
-    int64_t num_experts;    /* fixed by the skew; 0 = any */
-    int64_t top_k;          /* fixed by the skew; 0 = any */
-    bool more_experts;      /* num_experts is only a lower bound (a trace file's highest + 1) */
+    int64_t num_experts;                          /* fixed by the skew; 0 = any */
+    int64_t top_k;                                /* fixed by the skew; 0 = any */
+    bool more_experts; /* num_experts is only a lower bound (a trace file's highest + 1) */
 };
 
 /** Parse one skew and load its trace, if it has one. Returns EP_EINVAL for an unknown name (the
@@ -36,6 +39,13 @@ EP_MUST_CHECK enum ep_status ep_skew_create_with(const char *text,
                                                  const struct ep_trace_options *trace_options,
                                                  struct ep_skew **skew);
 void ep_skew_destroy(struct ep_skew *skew);
+
+/** The text of `skew` with what is asked for besides: "zipf:1" with source and 0.1 masked is
+ *  "zipf:1+source+masked:0.1". masked NULL = not asked for. A new string; NULL without memory. */
+char *ep_skew_compose(const char *skew, bool by_source, const char *masked);
+
+/** Every skew's usage, for --help and messages: "uniform, zipf:S, ...". Never fails. */
+const char *ep_skew_usages(void);
 
 /** Experts and top-k of a case.
  *  num_experts, top_k  as given by the user; 0 = not given

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hot and khot: a group of experts gets a given share of all copies; within and outside the group
- * every set is equally likely. The number of group experts of a token follows Fisher's noncentral
- * hypergeometric distribution, whose weight is solved for, so that hot:1 is uniform routing. */
+/* hot and khot: a group of experts gets a given share of all copies, or of the tokens; within and
+ * outside the group every set is equally likely. The number of group experts of a token follows
+ * Fisher's noncentral hypergeometric distribution, whose weight is solved for, so that hot:1 is
+ * uniform routing. */
 #include "kernels/skew_policy.h"
 
 #include "base/random.h"
@@ -75,7 +76,20 @@ static double fill_probabilities(const struct ep_router *r, int64_t seen, double
     return mean / sum;
 }
 
-/* Mean number of group copies over all tokens at log weight w; p is scratch [top_k + 1]. */
+/* What w is solved for: it rises with w. p is scratch [top_k + 1]. */
+typedef double (*measure_fn)(const struct ep_router *r, double w, double *p);
+
+/* Tokens with an expert of the group at log weight w; all tokens see the whole group. */
+static double mean_tokens(const struct ep_router *r, double w, double *p)
+{
+    const struct state *state = r->state;
+    const int64_t size = state->group_size;
+    p[0] = 0;
+    fill_probabilities(r, size, w, p);
+    return (double)state->tokens_with[size] * (1 - (least_chosen(r, size) == 0 ? p[0] : 0));
+}
+
+/* Mean number of group copies over all tokens at log weight w. */
 static double mean_copies(const struct ep_router *r, double w, double *p)
 {
     const struct state *state = r->state;
@@ -88,14 +102,14 @@ static double mean_copies(const struct ep_router *r, double w, double *p)
     return sum;
 }
 
-/* The log weight that gives `target` copies in all; the mean rises with it. */
-static double solve_weight(const struct ep_router *r, double target, double *p)
+/* The log weight at which `measure` is `target`. */
+static double solve_weight(const struct ep_router *r, measure_fn measure, double target, double *p)
 {
     double low = -700;
     double high = 700;
     for (int i = 0; i < 100; i++) {
         const double middle = (low + high) / 2;
-        if (mean_copies(r, middle, p) < target) {
+        if (measure(r, middle, p) < target) {
             low = middle;
         } else {
             high = middle;
@@ -217,14 +231,14 @@ static void find_bounds(const struct ep_router *router, double *least, double *m
     }
 }
 
-static enum ep_status solve(struct ep_router *router, double target)
+static enum ep_status solve(struct ep_router *router, measure_fn measure, double target)
 {
     struct state *state = router->state;
     double *p = malloc(((size_t)router->top_k + 1) * sizeof *p);
     if (p == NULL) {
         return no_memory(router);
     }
-    fill_below(router, solve_weight(router, target, p), p);
+    fill_below(router, solve_weight(router, measure, target, p), p);
     free(p);
     struct ep_random random;
     ep_random_init(&random, router->seed, EP_RANDOM_PERMUTATION, 1);
@@ -318,7 +332,7 @@ static enum ep_status prepare_hot(struct ep_router *router)
     const double all = (double)router->tokens->num_tokens * (double)router->top_k;
     EP_TRY(check_ratio(router, all));
     const double ratio = router->skew->value;
-    EP_TRY(solve(router, all * ratio / (ratio + (double)(placement->num_ranks - 1))));
+    EP_TRY(solve(router, mean_copies, all * ratio / (ratio + (double)(placement->num_ranks - 1))));
     return EP_OK;
 out:
     if (router->state != NULL) {
@@ -339,7 +353,7 @@ static enum ep_status parse_khot(const char *params, struct ep_skew *skew)
     EP_TRY(ep_list_split(params, ':', what, &list));
     if (list.num != 2) {
         status = ep_error_set(EP_EINVAL,
-                              "%s: khot:N:F expected, N experts with share F of the copies", what);
+                              "%s: khot:N:F expected, N experts with share F of the tokens", what);
         goto out;
     }
     snprintf(what, sizeof what, "skew '%.40s': experts N", skew->text);
@@ -351,18 +365,17 @@ out:
     return status;
 }
 
-static enum ep_status check_share(const struct ep_router *router, double all)
+/* A token has one of the group for sure where there are not enough others. */
+static enum ep_status check_share(const struct ep_router *router)
 {
-    double least = 0;
-    double most = 0;
-    find_bounds(router, &least, &most);
-    const double share = router->skew->value;
-    if (share > most / all * (1 + 1e-9) || share < least / all * (1 - 1e-9)) {
+    const struct ep_skew *skew = router->skew;
+    if (skew->value < 1 && least_chosen(router, skew->count) > 0) {
         return ep_error_set(EP_EINVAL,
-                            "skew %s cannot be reached: %" PRId64 " of %" PRId64
-                            " experts can get a share of %.6g to %.6g of top-%" PRId64 " copies",
-                            router->skew->text, router->skew->count, router->num_experts,
-                            least / all, most / all, router->top_k);
+                            "skew %s cannot be reached: of %" PRId64 " experts, only %" PRId64
+                            " are not in the group, so all tokens of "
+                            "top-%" PRId64 " choose one of it (F = 1)",
+                            skew->text, router->num_experts, router->num_experts - skew->count,
+                            router->top_k);
     }
     return EP_OK;
 }
@@ -388,9 +401,8 @@ static enum ep_status prepare_khot(struct ep_router *router)
     EP_TRY(fill_order(router, group));
     struct state *state = router->state;
     state->tokens_with[size] = router->tokens->num_tokens;
-    const double all = (double)router->tokens->num_tokens * (double)router->top_k;
-    EP_TRY(check_share(router, all));
-    EP_TRY(solve(router, all * router->skew->value));
+    EP_TRY(check_share(router));
+    EP_TRY(solve(router, mean_tokens, (double)router->tokens->num_tokens * router->skew->value));
     free(group);
     return EP_OK;
 out:
@@ -451,6 +463,7 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
 
 const struct ep_skew_policy ep_skew_hot = {
     .name = "hot",
+    .fixed = true,
     .usage = "hot:R[@RANK]",
     .summary = "RANK (default 0) receives R times the mean copies of the others",
     .parse = parse_hot,
@@ -462,7 +475,7 @@ const struct ep_skew_policy ep_skew_hot = {
 const struct ep_skew_policy ep_skew_khot = {
     .name = "khot",
     .usage = "khot:N:F",
-    .summary = "N experts, drawn by the seed, get the share F of all copies",
+    .summary = "the share F of tokens chooses one or more of N experts, drawn by the seed",
     .parse = parse_khot,
     .prepare = prepare_khot,
     .generate = generate,

@@ -8,6 +8,7 @@
 #include "kernels/skew.h"
 #include "kernels/token_map.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** A router as its policy sees it. Users of routing take it as opaque (kernels/routing.h). */
@@ -19,6 +20,8 @@ struct ep_router {
     int64_t top_k;
     uint64_t seed;
     void *state; /* the policy's tables */
+    int32_t
+        *by_source; /* [ranks][num_experts] what each source makes of an expert; NULL = itself */
     char id[17];
 };
 
@@ -26,7 +29,9 @@ struct ep_skew_policy {
     const char *name;    /* before the first colon */
     const char *usage;   /* "zipf:S" */
     const char *summary; /* one line */
-    /** params: the text after the colon, "" if none; errors name skew->text. Required. */
+    bool fixed;          /* says itself which experts: they cannot be permuted by source */
+    /** params: the text after the colon, "" if none, without modifiers; errors name skew->text.
+     * Required. */
     enum ep_status (*parse)(const char *params, struct ep_skew *skew);
     /** Make router->state; may refuse. Optional. */
     enum ep_status (*prepare)(struct ep_router *router);
@@ -40,6 +45,9 @@ struct ep_skew_policy {
 /** The rows of the table in skew.c. */
 extern const struct ep_skew_policy ep_skew_uniform;
 extern const struct ep_skew_policy ep_skew_zipf;
+extern const struct ep_skew_policy ep_skew_lognormal;
+extern const struct ep_skew_policy ep_skew_dirichlet;
+extern const struct ep_skew_policy ep_skew_gini;
 extern const struct ep_skew_policy ep_skew_hot;
 extern const struct ep_skew_policy ep_skew_khot;
 extern const struct ep_skew_policy ep_skew_trace;

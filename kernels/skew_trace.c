@@ -41,8 +41,8 @@ static enum ep_status load(const char *spec, struct ep_skew *skew)
     const bool counts = skew->trace->counts != NULL;
     skew->num_experts = skew->trace->num_experts;
     skew->top_k = skew->trace->top_k;
-    skew->more_experts = !counts && (skew->trace_options == NULL ||
-                                     skew->trace_options->num_experts == 0);
+    skew->more_experts =
+        !counts && (skew->trace_options == NULL || skew->trace_options->num_experts == 0);
     return add_layer(skew);
 }
 
@@ -70,8 +70,10 @@ static enum ep_status parse(const char *params, struct ep_skew *skew)
 static enum ep_status parse_counts(const char *params, struct ep_skew *skew)
 {
     if (params[0] == '\0') {
-        return ep_error_set(EP_EINVAL, "skew '%s': counts:FILE or counts:MODEL/DOMAIN/LAYER "
-                            "expected", skew->text);
+        return ep_error_set(EP_EINVAL,
+                            "skew '%s': counts:FILE or counts:MODEL/DOMAIN/LAYER "
+                            "expected",
+                            skew->text);
     }
     return load(skew->text, skew);
 }
@@ -138,6 +140,7 @@ const struct ep_skew_policy ep_skew_trace = {
     .usage = "trace:FILE|sample",
     .summary =
         "recorded tokens in order, rank by rank, wrapping; experts and top-k are the trace's",
+    .fixed = true,
     .parse = parse,
     .prepare = prepare,
     .generate = generate,

@@ -1,210 +1,156 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* zipf:S: one popularity for all tokens, rank^-S, experts permuted by the seed, no replacement. */
-#include "kernels/skew_policy.h"
+/* zipf:S and gini:G: popularity rank^-S, with S given or solved for the asked Gini coefficient. */
+#include "kernels/skew_popularity.h"
 
+#include "base/random.h"
 #include "base/units.h"
-#include "kernels/sample.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { MAX_REPEATS = 8, SMALL_TOP_K = 32 };
+/* Experts x top-k that chances are solved for; some seconds. */
+#define MAX_SOLVED ((int64_t)1 << 17)
 
-/* Column c of the alias table gives expert[c] below its threshold, alias[c] above it. */
-struct column {
-    uint32_t threshold; /* of 2^32 */
-    int32_t expert;
-    int32_t alias;
-};
+/* --- zipf --------------------------------------------------------------------------------- */
 
-struct state {
-    struct column *columns; /* [num_experts] */
-    double *share;          /* [num_experts] popularity of each expert, sum 1 */
-};
-
-static enum ep_status parse(const char *params, struct ep_skew *skew)
+static enum ep_status parse_zipf(const char *params, struct ep_skew *skew)
 {
     char what[80];
     snprintf(what, sizeof what, "skew '%.40s': exponent S", skew->text);
     return ep_parse_f64(params, what, 0, 20, &skew->value);
 }
 
-/* Popularity rank^-S over experts in an order that the seed draws. */
-static enum ep_status fill_shares(const struct ep_router *router, double *share)
+enum ep_status ep_popularity_fill_zipf(const struct ep_router *router, double s, double *weights)
 {
     const int64_t n = router->num_experts;
     int64_t *order = malloc((size_t)n * sizeof *order);
     if (order == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for zipf over experts");
+        return ep_error_set(EP_ENOMEM, "no memory for the popularity of experts");
     }
-    double sum = 0;
-    for (int64_t i = n - 1; i >= 0; i--) {
+    for (int64_t i = 0; i < n; i++) {
         order[i] = i;
-        sum += pow((double)(i + 1), -router->skew->value);
     }
     struct ep_random random;
     ep_random_init(&random, router->seed, EP_RANDOM_PERMUTATION, 0);
     ep_random_shuffle_i64(&random, order, n);
     for (int64_t i = 0; i < n; i++) {
-        share[order[i]] = pow((double)(i + 1), -router->skew->value) / sum;
+        weights[order[i]] = pow((double)(i + 1), -s);
     }
     free(order);
     return EP_OK;
 }
 
-/* Walker's alias method, built by Vose's rule (IEEE TSE 17(9), 1991). */
-static enum ep_status fill_columns(const double *share, int64_t n, struct column *columns)
+static enum ep_status prepare_exponent(struct ep_router *router, double s)
 {
-    double *rest = malloc((size_t)n * sizeof *rest);
-    int32_t *stack = malloc((size_t)n * sizeof *stack); /* small from below, large from above */
-    if (rest == NULL || stack == NULL) {
-        free(rest);
-        free(stack);
-        return ep_error_set(EP_ENOMEM, "no memory for zipf over experts");
+    double *weights = malloc((size_t)router->num_experts * sizeof *weights);
+    if (weights == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the popularity of experts");
     }
-    int64_t small = 0;
-    int64_t large = n;
-    for (int32_t e = 0; e < n; e++) {
-        rest[e] = share[e] * (double)n;
-        columns[e] = (struct column){.threshold = UINT32_MAX, .expert = e, .alias = e};
-        if (rest[e] < 1) {
-            stack[small++] = e;
-        } else {
-            stack[--large] = e;
-        }
+    enum ep_status status = ep_popularity_fill_zipf(router, s, weights);
+    if (status == EP_OK) {
+        status = ep_popularity_prepare(router, weights);
     }
-    while (small > 0 && large < n) {
-        const int32_t poor = stack[--small];
-        const int32_t rich = stack[large];
-        columns[poor].threshold = (uint32_t)(rest[poor] * 0x1p32);
-        columns[poor].alias = rich;
-        rest[rich] -= 1 - rest[poor];
-        if (rest[rich] < 1) {
-            large++;
-            stack[small++] = rich;
-        }
-    }
-    free(rest);
-    free(stack);
-    return EP_OK;
-}
-
-static void release(struct ep_router *router)
-{
-    struct state *state = router->state;
-    free(state->columns);
-    free(state->share);
-    free(state);
-}
-
-static enum ep_status prepare(struct ep_router *router)
-{
-    enum ep_status status;
-    const size_t n = (size_t)router->num_experts;
-    struct state *state = calloc(1, sizeof *state);
-    if (state == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for zipf over experts");
-    }
-    router->state = state;
-    state->columns = malloc(n * sizeof *state->columns);
-    state->share = malloc(n * sizeof *state->share);
-    if (state->columns == NULL || state->share == NULL) {
-        status = ep_error_set(EP_ENOMEM, "no memory for zipf over experts");
-        goto out;
-    }
-    EP_TRY(fill_shares(router, state->share));
-    EP_TRY(fill_columns(state->share, router->num_experts, state->columns));
-    return EP_OK;
-out:
-    release(router);
-    router->state = NULL;
+    free(weights);
     return status;
 }
 
-/* The high half of word * n picks a column, the low half decides within it. */
-static inline int32_t draw_one(const struct state *state, uint32_t n, struct ep_random *random)
+static enum ep_status prepare_zipf(struct ep_router *router)
 {
-    const uint64_t product = (uint64_t)ep_sample_word(random) * n;
-    const struct column *column = &state->columns[product >> 32];
-    return (uint32_t)product < column->threshold ? column->expert : column->alias;
-}
-
-/* Where redrawing takes long: the same distribution by a walk over the experts not taken yet. */
-static int32_t draw_rest(const struct state *state, int64_t n, const uint64_t *taken,
-                         struct ep_random *random)
-{
-    double sum = 0;
-    for (int64_t e = 0; e < n; e++) {
-        sum += (taken[e / 64] >> e % 64 & 1) != 0 ? 0 : state->share[e];
-    }
-    double left = ep_random_f64(random) * sum;
-    int32_t last = -1;
-    for (int32_t e = 0; e < n; e++) {
-        if ((taken[e / 64] >> e % 64 & 1) == 0) {
-            last = e;
-            left -= state->share[e];
-            if (left < 0) {
-                break;
-            }
-        }
-    }
-    return last;
-}
-
-/* Successive draws in proportion to popularity, each expert once. */
-static void draw_token(const struct ep_router *router, struct ep_random *random, int32_t *experts)
-{
-    const struct state *state = router->state;
-    const uint32_t n = (uint32_t)router->num_experts;
-    uint64_t taken[EP_MAX_EXPERTS / 64];
-    bool marked = false;
-    for (int64_t i = 0; i < router->top_k; i++) {
-        int32_t expert = -1;
-        for (int repeat = 0; expert < 0 && repeat < MAX_REPEATS; repeat++) {
-            expert = draw_one(state, n, random);
-            const bool again = marked ? (taken[expert / 64] >> expert % 64 & 1) != 0
-                                      : ep_sample_has(experts, i, expert);
-            expert = again ? -1 : expert;
-        }
-        if (!marked && (expert < 0 || i + 1 == SMALL_TOP_K)) {
-            memset(taken, 0, (n + 63) / 64 * sizeof taken[0]);
-            for (int64_t j = 0; j < i; j++) {
-                taken[experts[j] / 64] |= (uint64_t)1 << experts[j] % 64;
-            }
-            marked = true;
-        }
-        if (expert < 0) {
-            expert = draw_rest(state, n, taken, random);
-        }
-        if (marked) {
-            taken[expert / 64] |= (uint64_t)1 << expert % 64;
-        }
-        experts[i] = expert;
-    }
-}
-
-static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
-                     int32_t *topk_idx)
-{
-    struct ep_random random[EP_RANDOM_LANES];
-    const int64_t k = router->top_k;
-    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
-        num = ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, first_token + t,
-                               num_tokens - t, k + k / 2);
-        for (int64_t i = 0; i < num; i++) {
-            draw_token(router, &random[i], topk_idx + (t + i) * k);
-        }
-    }
+    return prepare_exponent(router, router->skew->value);
 }
 
 const struct ep_skew_policy ep_skew_zipf = {
     .name = "zipf",
     .usage = "zipf:S",
     .summary = "popularity rank^-S, experts permuted by the seed",
-    .parse = parse,
-    .prepare = prepare,
-    .generate = generate,
-    .release = release,
+    .parse = parse_zipf,
+    .prepare = prepare_zipf,
+    .generate = ep_popularity_generate,
+    .release = ep_popularity_release,
+};
+
+/* --- gini --------------------------------------------------------------------------------- */
+
+static enum ep_status parse_gini(const char *params, struct ep_skew *skew)
+{
+    char what[80];
+    snprintf(what, sizeof what, "skew '%.40s': Gini coefficient G", skew->text);
+    return ep_parse_f64(params, what, 0, 1, &skew->value);
+}
+
+/* Gini coefficient of the loads to be expected at exponent s. scratch [2][num_experts]. */
+static enum ep_status expected_gini(const struct ep_router *router, double s, double *scratch,
+                                    double *gini)
+{
+    const int64_t n = router->num_experts;
+    double *chances = scratch + n;
+    for (int64_t i = 0; i < n; i++) {
+        scratch[i] = fmax(pow((double)(i + 1), -s), EP_POPULARITY_LEAST);
+    }
+    const enum ep_status status = ep_popularity_chances(scratch, n, router->top_k, chances);
+    if (status == EP_OK) {
+        *gini = ep_popularity_gini(chances, n);
+    }
+    return status;
+}
+
+/* The exponent at which the coefficient, which rises with it, is the asked one. Bisection: its
+ * slope spans many orders. */
+static enum ep_status solve(const struct ep_router *router, double *scratch, double *exponent)
+{
+    enum ep_status status;
+    const double asked = router->skew->value;
+    double low = 0;
+    /* beyond, the least popular would fall below what is told apart */
+    double high = -log10(EP_POPULARITY_LEAST) / log10((double)router->num_experts + 1);
+    double gini = 0;
+    EP_TRY(expected_gini(router, high, scratch, &gini));
+    if (asked > gini + 1e-9) {
+        status = ep_error_set(EP_EINVAL,
+                              "skew %s cannot be reached: top-%" PRId64 " of %" PRId64
+                              " experts have a Gini coefficient of at most %.6g",
+                              router->skew->text, router->top_k, router->num_experts, gini);
+        goto out;
+    }
+    while (high - low > 1e-7 * (1 + low)) {
+        const double middle = (low + high) / 2;
+        EP_TRY(expected_gini(router, middle, scratch, &gini));
+        *(gini < asked ? &low : &high) = middle;
+    }
+    *exponent = asked > 0 ? (low + high) / 2 : 0;
+out:
+    return status;
+}
+
+static enum ep_status prepare_gini(struct ep_router *router)
+{
+    enum ep_status status;
+    double exponent = 0;
+    if (router->num_experts * router->top_k > MAX_SOLVED) {
+        return ep_error_set(EP_EINVAL,
+                            "skew %s: top-%" PRId64 " of %" PRId64
+                            " experts; solved for where their product is at most %" PRId64,
+                            router->skew->text, router->top_k, router->num_experts, MAX_SOLVED);
+    }
+    double *scratch = malloc(2 * (size_t)router->num_experts * sizeof *scratch);
+    if (scratch == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the popularity of experts");
+    }
+    EP_TRY(solve(router, scratch, &exponent));
+    EP_TRY(prepare_exponent(router, exponent));
+out:
+    free(scratch);
+    return status;
+}
+
+const struct ep_skew_policy ep_skew_gini = {
+    .name = "gini",
+    .usage = "gini:G",
+    .summary = "popularity rank^-S with S solved so that expected expert loads have Gini G",
+    .parse = parse_gini,
+    .prepare = prepare_gini,
+    .generate = ep_popularity_generate,
+    .release = ep_popularity_release,
 };

@@ -337,32 +337,6 @@ static void test_zipf_steep(void **state)
     ep_routing_fini(&r);
 }
 
-static void test_khot(void **state)
-{
-    (void)state;
-    struct rig rig;
-    int64_t loads[4] = {0};
-    int64_t experts[16] = {0};
-    CHECK_OK(open_rig("khot:3:0.6", 16, 4, 4, 500, 4, &rig));
-    count_ranks(&rig, loads, experts);
-    /* 3 experts share 0.6 * 8000 copies, 1600 each; 13 share the rest, 246 each */
-    int hot = 0;
-    int64_t sum = 0;
-    for (int e = 0; e < 16; e++) {
-        if (experts[e] > 1000) {
-            hot++;
-            sum += experts[e];
-        }
-    }
-    assert_int_equal(hot, 3);
-    assert_in_range(sum, 4800 - 5, 4800 + 5); /* evenly spread draws: within a few copies */
-    close_rig(&rig);
-    CHECK_FAILS(open_rig("khot:3:0.8", 16, 4, 4, 8, 1, &rig), EP_EINVAL, "0 to 0.75");
-    close_rig(&rig);
-    CHECK_FAILS(open_rig("khot:17:0.5", 16, 4, 4, 8, 1, &rig), EP_EINVAL, "only 16 experts");
-    close_rig(&rig);
-}
-
 static void test_seeds_differ(void **state)
 {
     (void)state;
@@ -524,7 +498,6 @@ int main(void)
         cmocka_unit_test(test_zipf_frequencies),
         cmocka_unit_test(test_zipf_without_replacement),
         cmocka_unit_test(test_zipf_steep),
-        cmocka_unit_test(test_khot),
         cmocka_unit_test(test_seeds_differ),
         cmocka_unit_test(test_same_on_any_rank_count),
         cmocka_unit_test(test_golden),
