@@ -98,8 +98,9 @@ enum ep_plan_statistic { EP_PLAN_MEDIAN, EP_PLAN_P99, EP_PLAN_WORST, EP_PLAN_NUM
 struct ep_plan_received {
     double copies[EP_PLAN_NUM_STATISTICS]; /* p99 is NaN below 100 samples */
     double mean; /* of all that is asked for, over ranks: what an even routing would bring */
-    double kept_fraction;   /* of all copies; 1 where dropless */
-    double ranks_per_token; /* distinct ranks of the EP group, own included, before dropping */
+    double copies_per_token; /* top-k, less the slots that a skew leaves unused */
+    double kept_fraction;    /* of all copies; 1 where dropless */
+    double ranks_per_token;  /* distinct ranks of the EP group, own included, before dropping */
 };
 
 /** Bytes on the fullest rank; of its pipeline stage `stage`. NaN = not known. */

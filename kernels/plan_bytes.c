@@ -49,8 +49,9 @@ struct scope {
 /* Of EP's collectives, own rank included. */
 static double rows_per_token(const struct ep_plan_config *c, const struct ep_plan *p)
 {
-    return c->byte_basis == EP_BASIS_RANK ? p->received.ranks_per_token
-                                          : (double)c->model->top_k * p->received.kept_fraction;
+    return c->byte_basis == EP_BASIS_RANK
+               ? p->received.ranks_per_token
+               : p->received.copies_per_token * p->received.kept_fraction;
 }
 
 static struct scope make_scope(const struct ep_plan_config *c, const struct ep_plan *p,

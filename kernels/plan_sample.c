@@ -321,10 +321,10 @@ static enum ep_status start(const struct ep_plan_set *set, struct sampler *s)
     int64_t experts = 0;
     int64_t top_k = 0;
     EP_TRY(ep_skew_create(c->skew, &s->skew));
-    if (s->skew->policy == &ep_skew_hot) {
+    if (s->skew->policy == &ep_skew_hot || s->skew->by_source) {
         status = ep_error_set(EP_EINVAL,
-                              "skew '%s' depends on the ranks, which are what is "
-                              "planned; take khot, zipf or a trace",
+                              "skew '%s' depends on the ranks, which are what is planned; take "
+                              "khot, zipf or a trace, common to all sources",
                               c->skew);
         goto out;
     }
@@ -375,6 +375,7 @@ static void summarize(const struct sampler *s, const struct group *group,
         num >= 100 ? ep_stats_quantile_sorted(group->most, num, 0.99) : (double)NAN;
     received->copies[EP_PLAN_WORST] = group->most[num - 1];
     received->kept_fraction = group->asked > 0 ? (double)group->kept / (double)group->asked : 1;
+    received->copies_per_token = (double)group->asked / ((double)num * (double)group->num_tokens);
     received->mean = (double)group->asked / (double)num / (double)group->ep;
 }
 

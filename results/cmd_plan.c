@@ -74,7 +74,7 @@ static const struct argp_option options[] = {
     {"byte-basis", KEY_BASIS, "BASIS", 0,
      "of what EP sends: copies (default) or rank-dedup (a token once per rank)", 3},
     {NULL, 0, NULL, 0, "How tokens are routed:", 4},
-    {"skew", KEY_SKEW, "SKEW", 0, "as in `epbench route` (default uniform), but hot", 4},
+    {"skew", KEY_SKEW, "SKEW", 0, "as in `epbench route` (default uniform), but hot and +source", 4},
     {"samples", KEY_SAMPLES, "N", 0, "routings sampled (default 100)", 4},
     {"seed", KEY_SEED, "N", 0, "random seed (default 1)", 4},
     {NULL, 0, NULL, 0, "Experts spread, copied or cut:", 6},

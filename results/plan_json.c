@@ -170,6 +170,7 @@ static enum ep_status add_received(const struct ep_plan_report *r, const struct 
     for (int q = 0; q < EP_PLAN_NUM_STATISTICS; q++) {
         EP_TRY(ep_json_set(received, statistics[q], ep_json_real(p->received.copies[q])));
     }
+    EP_TRY(ep_json_set(received, "copies_per_token", ep_json_real(p->received.copies_per_token)));
     EP_TRY(ep_json_set(received, "ranks_per_token", ep_json_real(p->received.ranks_per_token)));
     EP_TRY(ep_json_set(received, "capacity",
                        r->config->capacity != NULL ? json_integer(ep_plan_capacity(r->config, p))

@@ -181,15 +181,17 @@ static void test_only_degrees_asked_for(void **state)
 /* 2 EP x 2 TP x 1 DP x 2 PP of 8 ranks: one layer a stage, 2 experts a rank, cut in two. */
 static struct ep_plan toy_plan(void)
 {
-    return (struct ep_plan){.convention = EP_PLAN_PRODUCT,
-                            .ep = 2,
-                            .tp = 2,
-                            .dp = 1,
-                            .pp = 2,
-                            .expert_tp = 2,
-                            .expert_dp = 1,
-                            .data_replicas = 2,
-                            .received = {.copies = {32, 40, 48}, .mean = 32, .kept_fraction = 1}};
+    return (struct ep_plan){
+        .convention = EP_PLAN_PRODUCT,
+        .ep = 2,
+        .tp = 2,
+        .dp = 1,
+        .pp = 2,
+        .expert_tp = 2,
+        .expert_dp = 1,
+        .data_replicas = 2,
+        .received = {
+            .copies = {32, 40, 48}, .mean = 32, .copies_per_token = 2, .kept_fraction = 1}};
 }
 
 /* Routed: 1536 / 4 = 384 parameters; shared 192 / 2 = 96; router 32; rest 740 / 2 = 370: 882.
@@ -528,6 +530,24 @@ static void test_ranks_per_token(void **state)
     CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "no nodes");
 }
 
+/* Slots that a skew leaves unused are no copies: not received, not sent. Half of 3,200 slots, 5
+ * sigma. */
+static void test_unused_slots(void **state)
+{
+    (void)state;
+    struct ep_plan_config c = toy_config();
+    struct ep_plan_set set = {0};
+    c.num_samples = 50;
+    c.skew = "uniform+masked:0.5";
+    CHECK_OK(ep_plan_set_make(&c, &set));
+    const struct ep_plan *p = find_plan(&set, EP_PLAN_PRODUCT, 2, 2, 1, 2, 2);
+    CHECK_NEAR(p->received.copies_per_token, 1, 0.09);
+    CHECK_NEAR(p->received.mean, 16 * p->received.copies_per_token, 1e-9);
+    CHECK_NEAR(p->received.kept_fraction, 1, 0);
+    CHECK_NEAR(p->bytes[EP_PLAN_DISPATCH], 8 * p->received.copies_per_token / 2 * 16, 1e-9);
+    ep_plan_set_fini(&set);
+}
+
 /* --- verdicts ----------------------------------------------------------------------------- */
 
 static void test_what_fits(void **state)
@@ -583,6 +603,8 @@ static void test_refused(void **state)
     CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "0 ranks");
     c = toy_config();
     c.skew = "hot:2";
+    CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "depends on the ranks");
+    c.skew = "zipf:1+source";
     CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "depends on the ranks");
     c.skew = "trace:sample"; /* 64 experts */
     CHECK_FAILS(ep_plan_set_make(&c, &set), EP_EINVAL, "64");
@@ -659,6 +681,7 @@ int main(void)
         cmocka_unit_test(test_received_without_choice),
         cmocka_unit_test(test_received_agrees_with_traffic),
         cmocka_unit_test(test_ranks_per_token),
+        cmocka_unit_test(test_unused_slots),
         cmocka_unit_test(test_what_fits),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_strategies),
