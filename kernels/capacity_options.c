@@ -96,6 +96,11 @@ enum ep_status ep_capacity_options_policy(const struct ep_capacity_options *o, i
                               o->overflow);
         goto out;
     }
+    if (p.rule != NULL && isnan(ep_capacity_factor(&p))) {
+        status = ep_error_set(EP_EINVAL, "--capacity-factor is needed: %s has no default",
+                              p.rule->name);
+        goto out;
+    }
     *policy = p;
 out:
     return status;

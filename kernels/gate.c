@@ -132,6 +132,11 @@ bool ep_gate_describe(int index, const char **usage, const char **summary, const
     return true;
 }
 
+bool ep_gate_is_sigmoid(const struct ep_gate_config *config)
+{
+    return config->policy->score == EP_GATE_SIGMOID;
+}
+
 bool ep_gate_needs_logits(const struct ep_gate_config *config)
 {
     return config->policy->choose_blind == NULL;

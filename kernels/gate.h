@@ -49,6 +49,9 @@ const char *ep_gate_name(const struct ep_gate_config *config);
  * 0; false past the last. */
 bool ep_gate_describe(int index, const char **usage, const char **summary, const char **source);
 
+/** True where scores are sigmoids; else they are a softmax. */
+bool ep_gate_is_sigmoid(const struct ep_gate_config *config);
+
 /** What the router's choice depends on, of a config. */
 bool ep_gate_needs_logits(const struct ep_gate_config *config);
 /** True where tokens compete, so that a batch cannot be split (expert choice). */

@@ -168,6 +168,11 @@ static int64_t count_copies(const struct ep_loss *loss, const struct ep_routing 
     return used;
 }
 
+bool ep_loss_has_top_k(const struct ep_loss *loss, int64_t top_k)
+{
+    return loss->scale != scale_fastmoe_switch || top_k == 1;
+}
+
 static enum ep_status check_batch(const struct ep_loss *loss, const struct ep_loss_batch *batch)
 {
     const struct ep_routing *r = batch->routing;
@@ -177,7 +182,7 @@ static enum ep_status check_batch(const struct ep_loss *loss, const struct ep_lo
         return ep_error_set(EP_EINVAL, "%s: %" PRId64 " tokens are not whole sequences of %" PRId64,
                             loss->name, r->num_tokens, length);
     }
-    if (loss->scale == scale_fastmoe_switch && r->top_k != 1) {
+    if (!ep_loss_has_top_k(loss, r->top_k)) {
         return ep_error_set(EP_EINVAL, "%s: top-k is %" PRId64 ", this gate has top-1 alone",
                             loss->name, r->top_k);
     }

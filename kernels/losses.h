@@ -51,6 +51,9 @@ extern const struct ep_loss ep_losses[];
 EP_MUST_CHECK enum ep_status ep_loss_find(const char *name, const char *what,
                                           const struct ep_loss **loss);
 
+/** True where the loss is defined for this top-k (FastMoE's Switch gate has top-1 alone). */
+bool ep_loss_has_top_k(const struct ep_loss *loss, int64_t top_k);
+
 /** Value of a loss with coefficient 1. Returns EP_EINVAL where the batch lacks what the loss needs
  * (logits and noise; a sequence length that divides T; a top-k of 1 for fastmoe-switch); EP_ENOMEM.
  *  O(T (E + k)). Source: per row; kernels/README.md, "Losses". */

@@ -186,17 +186,23 @@ static enum ep_status count_row(const struct ep_compare *c, const struct setting
         status = ep_error_set(EP_ENOMEM, "no memory to compare routers");
         goto out;
     }
+    const struct ep_dropping_input input = {.context = &f,
+                                            .fetch = fetch,
+                                            .shape = {.tokens = s->tokens.max_tokens,
+                                                      .num_experts = c->num_experts,
+                                                      .top_k = row->config.top_k,
+                                                      .num_ranks = c->num_ranks},
+                                            .num_sources = c->num_ranks};
     EP_TRY(ep_capacity_options_policy(&s->options->capacity, row->config.top_k, c->seed, &policy));
     if (ep_capacity_is_set(&policy)) {
-        const struct ep_dropping_input input = {.context = &f,
-                                                .fetch = fetch,
-                                                .shape = {.tokens = s->tokens.max_tokens,
-                                                          .num_experts = c->num_experts,
-                                                          .top_k = row->config.top_k,
-                                                          .num_ranks = c->num_ranks},
-                                                .num_sources = c->num_ranks};
         EP_TRY(ep_dropping_create(&input, &policy, &dropping));
         row->capacity = *ep_dropping_capacity(dropping);
+    }
+    row->has_losses =
+        c->with_losses && ep_gate_needs_logits(&row->config) && !ep_gate_is_batch(&row->config);
+    if (row->has_losses) {
+        EP_TRY(ep_route_losses_measure(&input, s->logits, ep_gate_is_sigmoid(&row->config),
+                                       &row->losses));
     }
     EP_TRY(ep_traffic_init(&s->placement, s->rank_node, c->num_nodes, slots, &traffic));
     EP_TRY(count_sources(&f, dropping, &traffic, row));
@@ -338,6 +344,7 @@ enum ep_status ep_compare_create(const struct ep_route_options *shared,
     EP_TRY(ep_route_options_apply_model(&o));
     EP_TRY(set_row_bytes(&o, c));
     c->seed = (uint64_t)o.seed;
+    c->with_losses = options->losses;
     EP_TRY(open_logits(options, c, &s));
     c->num_experts = ep_logits_num_experts(s.source);
     EP_TRY(list_routers(&o, options->routers, c));

@@ -8,6 +8,7 @@
 #include "kernels/gate.h"
 #include "kernels/imbalance.h"
 #include "kernels/route_case.h"
+#include "kernels/route_losses.h"
 #include "kernels/traffic.h"
 
 #include <stdbool.h>
@@ -17,6 +18,7 @@
 struct ep_compare_options {
     const char *routers; /* "top1,top2,expert-choice"; "model" = that of --model */
     const char *logits;  /* file; NULL = drawn with the popularity of --skew */
+    bool losses;         /* evaluate the balancing losses of each */
 };
 
 /** One router. Copies are (token, expert) pairs over all ranks; rows and loads are what is sent,
@@ -31,8 +33,10 @@ struct ep_compare_row {
     int64_t needed_rows;              /* most copies of one expert from one source rank */
     struct ep_traffic_totals rows[EP_ROUTE_NUM_MATRICES];
     struct ep_imbalance expert, rank; /* of copies received */
-    int64_t num_choices;              /* entries of choices */
-    int64_t *choices; /* [num_choices] tokens by number of experts, before dropping */
+    bool has_losses;                  /* asked for, and this router scores tokens one by one */
+    struct ep_route_losses losses;
+    int64_t num_choices; /* entries of choices */
+    int64_t *choices;    /* [num_choices] tokens by number of experts, before dropping */
 };
 
 /** Made by ep_compare_create, freed with ep_compare_destroy. */
@@ -45,6 +49,7 @@ struct ep_compare {
     int64_t tokens_per_rank; /* most of one rank */
     int64_t row_bytes;
     struct ep_capacity_policy policy;
+    bool with_losses; /* asked for */
     int64_t num_rows;
     struct ep_compare_row *rows; /* [num_rows] in the order asked for */
 };

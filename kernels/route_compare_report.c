@@ -8,9 +8,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { KEY_COMPARE = 5200, KEY_LOGITS, KEY_ROUTERS };
+enum { KEY_COMPARE = 5200, KEY_LOGITS, KEY_LOSSES, KEY_ROUTERS };
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Routers compared on the same logits:", 8},
@@ -21,6 +23,9 @@ static const struct argp_option options[] = {
      8},
     {"logits", KEY_LOGITS, "FILE", 0,
      "with --compare: logits from .npy [tokens][experts] or CSV e0,e1,...", 8},
+    {"losses", KEY_LOSSES, NULL, 0,
+     "with --compare: the balancing losses of each framework, and z-loss, of each router's choices",
+     8},
     {"list-routers", KEY_ROUTERS, NULL, 0, "list the routers and where they come from", 8},
     {0}};
 
@@ -39,6 +44,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LOGITS:
         input->compare.logits = arg;
         return 0;
+    case KEY_LOSSES:
+        input->compare.losses = true;
+        return 0;
     case KEY_ROUTERS:
         input->lists = true;
         return 0;
@@ -52,7 +60,8 @@ static const struct argp argp = {.options = options, .parser = parse};
 static bool asked(const void *given)
 {
     const struct input *input = given;
-    return input->compare.routers != NULL || input->compare.logits != NULL || input->lists;
+    return input->compare.routers != NULL || input->compare.logits != NULL ||
+           input->compare.losses || input->lists;
 }
 
 /* --- text ------------------------------------------------------------------------------------ */
@@ -147,10 +156,52 @@ static void print_choices(const struct ep_compare_row *r, FILE *out)
     fprintf(out, "\n");
 }
 
+static void add_loss(struct ep_table *table, const struct ep_compare_row *r, double value)
+{
+    ep_table_add(table, r->has_losses && !isnan(value) ? "%.4f" : "-", value);
+}
+
+/* A line per loss, a column per router. */
+static enum ep_status print_losses(const struct ep_compare *c, FILE *out)
+{
+    enum ep_status status;
+    struct ep_table *table = NULL;
+    const char **headers = calloc((size_t)c->num_rows + 2, sizeof *headers);
+    if (headers == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a table");
+    }
+    headers[0] = "loss, weight 1";
+    for (int64_t i = 0; i < c->num_rows; i++) {
+        headers[i + 1] = c->rows[i].text;
+    }
+    headers[c->num_rows + 1] = "formula";
+    EP_TRY(ep_table_create(headers, (int)c->num_rows + 2, &table));
+    for (int l = 0; ep_losses[l].name != NULL; l++) {
+        ep_table_add(table, "%s%s", ep_losses[l].name, ep_losses[l].recalled ? " (recalled)" : "");
+        for (int64_t i = 0; i < c->num_rows; i++) {
+            add_loss(table, &c->rows[i], c->rows[i].losses.values[l]);
+        }
+        ep_table_add(table, "%s", ep_losses[l].formula);
+    }
+    ep_table_add(table, "z-loss");
+    for (int64_t i = 0; i < c->num_rows; i++) {
+        add_loss(table, &c->rows[i], c->rows[i].losses.z_loss);
+    }
+    ep_table_add(table, "mean of logsumexp^2");
+    fprintf(out, "\n");
+    EP_TRY(ep_table_print(table, out));
+    fprintf(out, "Losses: means over ranks, each rank's tokens being its batch and one sequence, "
+                 "before any capacity.\n");
+out:
+    ep_table_destroy(table);
+    free(headers);
+    return status;
+}
+
 static enum ep_status print_compare(const struct ep_compare *c, FILE *out)
 {
     print_head(c, out);
-    const enum ep_status status = print_traffic(c, out);
+    enum ep_status status = print_traffic(c, out);
     for (int64_t i = 0; status == EP_OK && i < c->num_rows; i++) {
         print_choices(&c->rows[i], out);
     }
@@ -158,6 +209,7 @@ static enum ep_status print_compare(const struct ep_compare *c, FILE *out)
         fprintf(out,
                 "\nBytes are remote ones, dispatch only. Needed: most copies of one expert from "
                 "one rank; capacity: rows that an expert takes.\n");
+        status = c->with_losses ? print_losses(c, out) : EP_OK;
     }
     return status;
 }
@@ -210,6 +262,24 @@ out:
     return status;
 }
 
+/* Null for a router without, and for a loss that does not apply. */
+static enum ep_status set_losses(json_t *object, const struct ep_compare_row *r)
+{
+    enum ep_status status = EP_OK;
+    if (!r->has_losses) {
+        return ep_json_set(object, "losses", json_null());
+    }
+    json_t *losses = json_object();
+    for (int l = 0; ep_losses[l].name != NULL; l++) {
+        EP_TRY(ep_json_set(losses, ep_losses[l].name, ep_json_real(r->losses.values[l])));
+    }
+    EP_TRY(ep_json_set(losses, "z-loss", ep_json_real(r->losses.z_loss)));
+    EP_TRY(ep_json_set(object, "losses", json_incref(losses)));
+out:
+    json_decref(losses);
+    return status;
+}
+
 static enum ep_status set_router(const struct ep_compare *c, const struct ep_compare_row *r,
                                  json_t *object)
 {
@@ -230,6 +300,7 @@ static enum ep_status set_router(const struct ep_compare *c, const struct ep_com
     EP_TRY(set_imbalance(object, "rank_imbalance", &r->rank));
     EP_TRY(
         ep_json_set(object, "tokens_without_expert", json_integer(ep_compare_tokens_without(r))));
+    EP_TRY(set_losses(object, r));
     EP_TRY(ep_json_set(object, "mean_experts_per_token", ep_json_real(ep_compare_mean_choices(r))));
     EP_TRY(ep_json_set(object, "experts_per_token", ep_json_i64_array(r->choices, r->num_choices)));
 out:
@@ -280,7 +351,8 @@ static enum ep_status run(const struct ep_route_options *shared, const void *giv
         return print_routers(stdout);
     }
     if (input->compare.routers == NULL) {
-        return ep_error_set(EP_EINVAL, "--logits is for --compare");
+        return ep_error_set(EP_EINVAL, "%s is for --compare",
+                            input->compare.losses ? "--losses" : "--logits");
     }
     EP_TRY(ep_compare_create(shared, &input->compare, &compare));
     for (int64_t i = 0; i < compare->num_rows; i++) {

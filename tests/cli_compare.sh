@@ -59,6 +59,17 @@ has out '"dropped": 2'
 has out '"capacity_rows": 1'
 has out '"remote": 1024'
 
+# losses: all go to expert 0, of probability s(1) s(2) on rank 0, s(1) 1 on rank 1, s the sigmoid:
+# 2 x mean of 0.731059 0.880797 0.731059 1 = 1.671457. Squares of logsumexp 2.313262 3.126928
+# 1.313262 5 have the mean 10.46338.
+"$EPBENCH" route --compare top1,hash,softmax --top-k 1 --logits L.csv --ranks 2 --losses --json losses.json >out
+has losses.json '"megatron": 1.67145'
+has losses.json '"z-loss": 10.4633'
+has losses.json '"tutel-load-importance": null'
+[ "$(grep -c '"losses": null' losses.json)" = 1 ] || fail "hash should have no losses"
+has out 'megatron                 1.6715     -   1.6715'
+refused '--losses is for --compare' --losses
+
 refused "unknown router 'top3'; did you mean 'top1'" --compare top3 --experts 8
 refused '--top-k is needed for router softmax' --compare softmax --experts 8
 refused '--experts, --model or --logits is needed' --compare top1

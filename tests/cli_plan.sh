@@ -91,6 +91,8 @@ refused '64' --model mixtral-8x7b --world 8 --skew trace:sample
 refused '--optimizer' --model mixtral-8x7b --world 8 --optimizer sgd
 refused '--shard-optimizer needs' --model mixtral-8x7b --world 8 --shard-optimizer
 refused '--recompute is for' --model mixtral-8x7b --world 8 --recompute
+refused '--capacity-factor is needed' --experts 60 --top-k 2 --hidden 128 --layers 32 --heads 1 \
+    --ffn 512 --world 12 --tp 4 --capacity-rule plain
 refused '--capacity-factor needs' --model mixtral-8x7b --world 8 --capacity-factor 1
 refused 'all ranks together' --model mixtral-8x7b --world 8 --capacity-rule megablocks \
     --capacity-factor 1

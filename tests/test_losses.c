@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "kernels/information.h"
 #include "kernels/losses.h"
+#include "kernels/route_losses.h"
 
 #include <math.h>
 
@@ -213,6 +214,61 @@ static void test_z_loss_and_bias(void **state)
     assert_memory_equal(bias, expected, sizeof bias);
 }
 
+/* The four tokens as two ranks of two, from logits ln p. */
+static enum ep_status fetch_two(const void *context, int64_t source, bool with_weights,
+                                struct ep_routing *made, int64_t *first_token)
+{
+    (void)context;
+    const enum ep_status status = ep_routing_init(2, 4, 2, with_weights, made);
+    for (int i = 0; status == EP_OK && i < 4; i++) {
+        made->topk_idx[i] = chosen[source * 4 + i];
+    }
+    *first_token = source * 2;
+    return status;
+}
+
+static double value_of(const struct ep_route_losses *losses, const char *name)
+{
+    int i = 0;
+    while (strcmp(ep_losses[i].name, name) != 0) {
+        i++;
+    }
+    return losses->values[i];
+}
+
+static void test_losses_of_ranks(void **state)
+{
+    (void)state;
+    float logits[16];
+    struct ep_route_losses losses;
+    for (int i = 0; i < 16; i++) {
+        logits[i] = logf(probs[i]);
+    }
+    const struct ep_dropping_input input = {
+        .fetch = fetch_two,
+        .shape = {.tokens = 2, .num_experts = 4, .top_k = 2, .num_ranks = 2},
+        .num_sources = 2};
+    CHECK_OK(ep_route_losses_measure(&input, logits, false, &losses));
+    /* as per sequence of two, above: (1.375 + 1.0625) / 2 */
+    CHECK_NEAR(value_of(&losses, "megatron"), 1.21875, 1e-6);
+    CHECK_NEAR(value_of(&losses, "megatron-seq"), 1.21875, 1e-6);
+    /* copies 1.5 1.5 1 0 for both: 4/(2 x 4) of 1.5 + 0.5625 + 0.375 and of 1.125 + 0.5625 + 0.625:
+     * (1.21875 + 1.15625) / 2, which is what one batch of all four has */
+    CHECK_NEAR(value_of(&losses, "megatron-global"), 1.1875, 1e-6);
+    /* first choices 2 0 0 0 and 1 0 1 0: E/T^2 = 1 of 2 x 1 and of 0.75 + 0.625 */
+    CHECK_NEAR(value_of(&losses, "switch"), 1.6875, 1e-6);
+    CHECK_NEAR(value_of(&losses, "fastmoe-gshard"), 1.6875 / 4, 1e-6); /* two workers */
+    assert_true(isnan(value_of(&losses, "fastmoe-switch")));
+    assert_true(isnan(value_of(&losses, "tutel-load-importance")));
+    CHECK_NEAR(losses.z_loss, 0, 1e-12); /* ln of a sum of 1 */
+    /* sigmoids of ln(p / (1 - p)) are p: the same shares */
+    for (int i = 0; i < 16; i++) {
+        logits[i] = logf(probs[i] / (1 - probs[i]));
+    }
+    CHECK_OK(ep_route_losses_measure(&input, logits, true, &losses));
+    CHECK_NEAR(value_of(&losses, "megatron"), 1.21875, 1e-6);
+}
+
 static void test_information(void **state)
 {
     (void)state;
@@ -269,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_balanced_values),
         cmocka_unit_test(test_gradients_by_hand),
         cmocka_unit_test(test_z_loss_and_bias),
+        cmocka_unit_test(test_losses_of_ranks),
         cmocka_unit_test(test_information),
         cmocka_unit_test(test_bias_of_mutual_information),
     };
