@@ -52,7 +52,7 @@ endif
 endef
 
 # Targets that build nothing of ours must work before the libraries are there.
-NO_LIBRARY_GOALS := help clean bootstrap check report format
+NO_LIBRARY_GOALS := help clean bootstrap check report format fuzz
 ifneq ($(filter-out $(NO_LIBRARY_GOALS),$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell command -v $(PKG_CONFIG) 2>/dev/null),)
 MISSING += pkg-config/pkg-config
@@ -132,6 +132,8 @@ $(GEN): $(B)/gen/embedded_files.c
 # tests/cli_*.sh: the program as users call it. Each may use everything but bench/epbench.c.
 UNIT_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 MPI_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mpi_*.c))
+# tests/fuzz_*.c: parsers of what comes from outside; their corpus is a test, `make fuzz` searches on.
+FUZZ_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz_*.c))
 # Helpers of tests: what several of them link, and programs tests/make_*.c that make their input.
 TEST_HELPERS := $(B)/tests/planted.o
 TEST_MAKERS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/make_*.c))
@@ -142,13 +144,18 @@ $(UNIT_TESTS) $(TEST_MAKERS): $(B)/tests/%: $(B)/tests/%.o $(TEST_HELPERS) $(COR
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_CORE) $(LDLIBS)
 
+# FUZZER is set by `make fuzz` alone: libFuzzer brings its own main then.
+$(FUZZ_TESTS): $(B)/tests/%: $(B)/tests/%.o $(B)/tests/corpus_support.o $(if $(FUZZER),,$(B)/tests/corpus_main.o) $(CORE_OBJECTS) $(GEN)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(OPT) $(SANITIZE) $(FUZZER) $(LDFLAGS) -o $@ $^ $(LIBS_CORE) $(LDLIBS)
+
 $(MPI_TESTS): $(B)/tests/%: $(B)/tests/%.o $(BENCH_OBJECTS) $(GEN)
 	@echo "  LINK  $@"
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_ALL) $(LDLIBS)
 
-.PHONY: tests check-built check-unit check check-asan check-vcluster lint report bootstrap format clean help install
+.PHONY: fuzz fuzz-targets tests check-built check-unit check check-asan check-vcluster lint report bootstrap format clean help install
 .SECONDARY:
-tests: $(B)/epbench $(UNIT_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
+tests: $(B)/epbench $(UNIT_TESTS) $(FUZZ_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
 
 check: ## Install what is missing, build, and pass all tests
 	$(Q)scripts/bootstrap
@@ -157,7 +164,7 @@ check: ## Install what is missing, build, and pass all tests
 check-built: tests ## The tests alone, nothing installed
 	$(Q)B=$(B) tests/run $(TESTS)
 
-check-unit: $(UNIT_TESTS) # the tests that need no MPI
+check-unit: $(UNIT_TESTS) $(FUZZ_TESTS) # the tests that need no MPI
 	$(Q)B=$(B) tests/run unit
 
 check-asan: ## Unit tests under AddressSanitizer and UBSan
@@ -165,6 +172,11 @@ check-asan: ## Unit tests under AddressSanitizer and UBSan
 
 check-vcluster: all ## Test scripts/vcluster, where the system allows namespaces
 	$(Q)B=$(B) tests/vcluster.sh || [ $$? = 77 ]
+
+fuzz-targets: $(FUZZ_TESTS)
+
+fuzz: ## Search for input that breaks a parser, FUZZ_S seconds each (clang)
+	$(Q)B=$(B)/fuzz scripts/fuzz
 
 lint: $(B)/gen/embedded_files.c ## cppcheck, and the rules on includes
 	$(Q)B=$(B) scripts/lint

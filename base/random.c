@@ -3,19 +3,13 @@
 #include "base/random.h"
 
 #include "base/error.h"
+#include "base/isa.h"
 
 #include <Random123/philox.h>
 #include <math.h>
 #include <string.h>
 
 enum { BLOCK = 4 }; /* words of a Philox block */
-
-/* ifuncs are resolved before the sanitizer's runtime is ready */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define BEST_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BEST_ISA
-#endif
 
 /* 32-bit values of eight streams, in 64 bits each so that products need no shuffling. */
 typedef uint64_t lanes __attribute__((vector_size(8 * EP_RANDOM_LANES)));
@@ -70,7 +64,7 @@ philox_lanes(uint64_t block, uint64_t use, uint64_t first_stream, uint64_t seed,
     memcpy(words[3], &c3, sizeof c3);
 }
 
-BEST_ISA void ep_random_init_lanes(struct ep_random *random, uint64_t seed,
+EP_BEST_ISA void ep_random_init_lanes(struct ep_random *random, uint64_t seed,
                                    enum ep_random_use use, uint64_t first_stream,
                                    int64_t num_words)
 {

@@ -2,15 +2,11 @@
 /* Weighted sums of rows, one chunk at a time so that the sums stay in registers or L1. */
 #include "kernels/combine.h"
 
+#include "base/isa.h"
+
 enum { CHUNK = 256 };
 
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define BEST_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BEST_ISA
-#endif
-
-BEST_ISA static void sum_fp32(int64_t hidden, int64_t num_terms, const void *const *rows,
+EP_BEST_ISA static void sum_fp32(int64_t hidden, int64_t num_terms, const void *const *rows,
                               const float *weights, float *out)
 {
     for (int64_t first = 0; first < hidden; first += CHUNK) {
@@ -27,7 +23,7 @@ BEST_ISA static void sum_fp32(int64_t hidden, int64_t num_terms, const void *con
     }
 }
 
-BEST_ISA static void sum_bf16(int64_t hidden, int64_t num_terms, const void *const *rows,
+EP_BEST_ISA static void sum_bf16(int64_t hidden, int64_t num_terms, const void *const *rows,
                               const float *weights, uint16_t *out)
 {
     for (int64_t first = 0; first < hidden; first += CHUNK) {

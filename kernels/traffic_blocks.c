@@ -2,13 +2,10 @@
 /* Bit-sliced counting of destinations. */
 #include "kernels/traffic_blocks.h"
 
+#include "base/isa.h"
+
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define BEST_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BEST_ISA
-#endif
 #define INLINE static inline __attribute__((always_inline))
 
 /* Rank and node masks of four tokens. */
@@ -114,7 +111,7 @@ INLINE void count_tokens(const int32_t *topk_idx, int64_t num_tokens, int64_t to
 }
 
 /* The usual top-k as constants, so that the loop over slots is unrolled. */
-BEST_ISA void ep_traffic_count_block(const int32_t *topk_idx, int64_t num_tokens, int64_t top_k,
+EP_BEST_ISA void ep_traffic_count_block(const int32_t *topk_idx, int64_t num_tokens, int64_t top_k,
                                      const struct ep_traffic_masks *masks,
                                      const struct ep_traffic_counts *counts)
 {
