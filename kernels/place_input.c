@@ -32,6 +32,7 @@ static enum ep_status check_source(const struct ep_place_source *s)
     } of_tokens[] = {{s->top_k != 0, "--top-k"}, /* which drawn tokens have too */
                      {s->tokens != 0, "--tokens"},
                      {s->layer >= 0, "--layer"},
+                     {s->trace_format != NULL, "--trace-format"},
                      {s->fit_share != 0, "--fit-share"}};
     for (size_t i = 0; i < sizeof of_tokens / sizeof of_tokens[0]; i++) {
         const bool drawn = s->similarity != EP_PLACE_COACTIVATION && i == 0;
@@ -42,9 +43,6 @@ static enum ep_status check_source(const struct ep_place_source *s)
     }
     if (s->assignments != NULL && s->tokens != 0) {
         return ep_error_set(EP_EINVAL, "--tokens is for --skew; the assignments' own are taken");
-    }
-    if (s->skew != NULL && s->layer >= 0) {
-        return ep_error_set(EP_EINVAL, "--layer is for --assignments");
     }
     return EP_OK;
 }
@@ -84,13 +82,17 @@ static enum ep_status allocate_tokens(int64_t num_tokens, int64_t top_k, struct 
 static enum ep_status load_assignments(const struct ep_place_source *s, struct ep_place_input *in)
 {
     enum ep_status status;
-    const struct ep_trace_options options = {.num_experts = s->num_experts, .layer = s->layer};
+    const struct ep_trace_options options = {
+        .num_experts = s->num_experts, .layer = s->layer, .format = s->trace_format};
     struct ep_trace *trace = NULL;
     in->name = s->assignments;
     EP_TRY(ep_trace_load(s->assignments, &options, &trace));
     if (trace->counts != NULL) {
-        status = ep_error_set(EP_EINVAL, "%s: holds counts, no tokens; --skew trace:FILE draws some",
-                              s->assignments);
+        status =
+            ep_error_set(EP_EINVAL,
+                         "%s: holds counts, no tokens; --skew counts:FILE draws some, --counts "
+                         "places by a list of counts",
+                         s->assignments);
         goto out;
     }
     if (s->top_k != 0 && s->top_k != trace->top_k) {
@@ -119,9 +121,12 @@ static enum ep_status generate(const struct ep_place_source *s, struct ep_place_
     struct ep_router *router = NULL;
     int64_t top_k = 0;
     in->name = s->skew;
-    EP_TRY(ep_skew_create(s->skew, &skew));
-    EP_TRY(ep_skew_resolve_shape(skew, s->num_experts, s->top_k, false, &in->num_experts, &top_k));
+    const struct ep_trace_options recorded = {.layer = s->layer, .format = s->trace_format};
+    EP_TRY(ep_skew_create_with(s->skew, &recorded, &skew));
     const bool replayed = skew->trace != NULL && skew->trace->counts == NULL;
+    in->drawn = skew->trace != NULL && (!replayed || skew->trace->fan_out_sampled);
+    in->first_layer = skew->trace != NULL && skew->trace->layer >= 0 ? skew->trace->layer : 0;
+    EP_TRY(ep_skew_resolve_shape(skew, s->num_experts, s->top_k, false, &in->num_experts, &top_k));
     const int64_t num_tokens = s->tokens == 0 && replayed
                                    ? skew->trace->num_tokens
                                    : (s->tokens != 0 ? s->tokens : DEFAULT_TOKENS) * s->num_ranks;
@@ -295,7 +300,8 @@ enum ep_status ep_place_input_load(const struct ep_place_source *source,
         EP_TRY(part_tokens(&parts, &in));
         EP_TRY(count_tokens(&in));
     }
-    if (has_profiles && !in.drawn) {
+    if (has_profiles &&
+        (source->counts != NULL || source->skew != NULL || source->assignments != NULL)) {
         EP_TRY(draw_similar(source, &profiles, &in));
     }
     *input = in;

@@ -20,10 +20,11 @@ enum { EP_PLACE_BLOCK_TOKENS = 64 };
 /** As given on the command line; 0, -1 or NULL = not given. Texts are borrowed. Exactly one of
  * counts, skew and assignments must be given. */
 struct ep_place_source {
-    const char *counts;      /* CSV file of loads */
-    const char *skew;        /* generator or trace */
-    const char *assignments; /* trace file */
-    int64_t layer;           /* of the assignments */
+    const char *counts;       /* CSV file of loads */
+    const char *skew;         /* generator or trace */
+    const char *assignments;  /* trace file */
+    const char *trace_format; /* of trace, counts and assignments; NULL = by content */
+    int64_t layer;            /* the same */
     int64_t num_experts;
     int64_t top_k;
     int64_t tokens;    /* per rank, of a skew; 0 = 4096, a trace's own number */
@@ -46,7 +47,7 @@ struct ep_place_input {
     int32_t *topk_idx;          /* owned: fitted, then held out */
     struct ep_place_tokens fitted;
     struct ep_place_tokens held_out; /* no token where fit_share is 1 */
-    bool drawn;           /* these tokens are drawn from profiles: nothing else is given */
+    bool drawn;           /* these tokens are drawn from counts: load is real, fan-out is not */
     int32_t *similar_idx; /* owned */
     struct ep_place_tokens similar; /* drawn from profiles, for searches; none: the fitted ones */
 };

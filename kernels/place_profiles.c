@@ -6,10 +6,10 @@
 #include "base/embedded.h"
 #include "base/options.h"
 #include "base/random.h"
+#include "kernels/count_sampler.h"
 #include "kernels/placement.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -328,64 +328,118 @@ void ep_place_profiles_fini(struct ep_place_profiles *profiles)
 /* --- drawing -----------------------------------------------------------------------------------
  */
 
-struct key {
-    double key; /* exponential over weight: the smallest are drawn first */
-    int32_t expert;
+/* How tokens of a class choose: experts with so large a share that every token has them, then a
+ * draw from the others. */
+struct chooser {
+    int32_t *certain; /* [num_certain] */
+    int64_t num_certain;
+    int64_t num_drawn;
+    struct ep_count_sampler *sampler; /* NULL where num_drawn is 0 */
 };
 
-static int smallest_first(const void *a, const void *b)
+static void release_chooser(struct chooser *c)
 {
-    const struct key *x = a;
-    const struct key *y = b;
-    return x->key != y->key ? (x->key > y->key) - (x->key < y->key)
-                            : (x->expert > y->expert) - (x->expert < y->expert);
+    free(c->certain);
+    ep_count_sampler_destroy(c->sampler);
+    *c = (struct chooser){0};
 }
 
-static void draw_token(const double *weight, int64_t num_experts, int64_t top_k,
-                       struct ep_random *random, struct key *keys, int32_t *experts)
+static int64_t find_heaviest(const double *rest, int64_t num_experts)
 {
-    int64_t num = 0;
-    for (int32_t e = 0; e < num_experts; e++) {
-        if (weight[e] > 0) {
-            keys[num++] = (struct key){-log(1 - ep_random_f64(random)) / weight[e], e};
+    int64_t heaviest = 0;
+    for (int64_t e = 1; e < num_experts; e++) {
+        heaviest = rest[e] > rest[heaviest] ? e : heaviest;
+    }
+    return heaviest;
+}
+
+/* An expert of one token in `left` or more comes to every token; then the next one is asked, for
+ * what is left. rest [num_experts]: the class's weights, 0 where certain on return. */
+static enum ep_status make_chooser(double *rest, int64_t num_experts, int64_t top_k,
+                                   struct chooser *c)
+{
+    int64_t left = top_k;
+    double sum = 0;
+    for (int64_t e = 0; e < num_experts; e++) {
+        sum += rest[e];
+    }
+    *c = (struct chooser){.certain = malloc((size_t)top_k * sizeof *c->certain)};
+    if (c->certain == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to draw tokens");
+    }
+    while (left > 0 && sum > 0) {
+        const int64_t e = find_heaviest(rest, num_experts);
+        if (rest[e] * (double)left < sum) {
+            break;
+        }
+        c->certain[c->num_certain++] = (int32_t)e;
+        rest[e] = 0;
+        left--;
+        sum = 0;
+        for (int64_t i = 0; i < num_experts; i++) {
+            sum += rest[i];
         }
     }
-    qsort(keys, (size_t)num, sizeof *keys, smallest_first);
-    for (int64_t i = 0; i < top_k; i++) {
-        experts[i] = i < num ? keys[i].expert : -1;
+    c->num_drawn = sum > 0 ? left : 0;
+    return c->num_drawn > 0 ? ep_count_sampler_create(rest, num_experts, c->num_drawn,
+                                                      "a class of the profiles", &c->sampler)
+                            : EP_OK;
+}
+
+static void choose(const struct chooser *c, int64_t top_k, uint64_t seed, int64_t token,
+                   int32_t *experts)
+{
+    memcpy(experts, c->certain, (size_t)c->num_certain * sizeof *experts);
+    if (c->num_drawn > 0) {
+        struct ep_random random;
+        ep_random_init(&random, seed, EP_RANDOM_ROUTING, (uint64_t)token);
+        ep_count_sampler_draw(c->sampler, &random, experts + c->num_certain);
     }
+    for (int64_t i = c->num_certain + c->num_drawn; i < top_k; i++) {
+        experts[i] = -1;
+    }
+}
+
+static double sum_class(const struct ep_place_profiles *p, int64_t class_idx)
+{
+    double sum = 0;
+    for (int64_t e = 0; e < p->num_experts; e++) {
+        sum += p->weight[class_idx * p->num_experts + e];
+    }
+    return sum;
 }
 
 enum ep_status ep_place_profiles_draw(const struct ep_place_profiles *profiles, int64_t num_tokens,
                                       int64_t top_k, uint64_t seed, int32_t *topk_idx)
 {
-    const int64_t experts = profiles->num_experts;
-    double *end = calloc((size_t)profiles->num_classes, sizeof *end);
-    struct key *keys = calloc((size_t)experts, sizeof *keys);
     enum ep_status status = EP_OK;
-    if (end == NULL || keys == NULL) {
-        status = ep_error_set(EP_ENOMEM, "no memory to draw tokens");
-        goto out;
+    const size_t row = (size_t)profiles->num_experts * sizeof(double);
+    struct chooser chooser = {0};
+    double *rest = malloc(row);
+    double all = 0;
+    double end = 0; /* copies of all classes up to this one */
+    int64_t t = 0;
+    if (rest == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to draw tokens");
     }
-    double sum = 0;
     for (int64_t c = 0; c < profiles->num_classes; c++) {
-        for (int64_t e = 0; e < experts; e++) {
-            sum += profiles->weight[c * experts + e];
-        }
-        end[c] = sum;
+        all += sum_class(profiles, c);
     }
-    for (int64_t t = 0, c = 0; t < num_tokens; t++) {
-        struct ep_random random;
-        const double place = ((double)t + 0.5) / (double)num_tokens * sum;
-        while (c + 1 < profiles->num_classes && end[c] <= place) {
-            c++;
+    for (int64_t c = 0; c < profiles->num_classes; c++) {
+        end += sum_class(profiles, c);
+        const bool last = c == profiles->num_classes - 1;
+        const int64_t until = last ? num_tokens : (int64_t)((double)num_tokens * (end / all) + 0.5);
+        memcpy(rest, profiles->weight + c * profiles->num_experts, row);
+        if (t < until) {
+            EP_TRY(make_chooser(rest, profiles->num_experts, top_k, &chooser));
         }
-        ep_random_init(&random, seed, EP_RANDOM_ROUTING, (uint64_t)t);
-        draw_token(profiles->weight + c * experts, experts, top_k, &random, keys,
-                   topk_idx + t * top_k);
+        for (; t < until; t++) {
+            choose(&chooser, top_k, seed, t, topk_idx + t * top_k);
+        }
+        release_chooser(&chooser);
     }
 out:
-    free(end);
-    free(keys);
+    release_chooser(&chooser);
+    free(rest);
     return status;
 }

@@ -48,10 +48,10 @@ EP_MUST_CHECK enum ep_status ep_place_profiles_load(enum ep_place_similarity sim
 void ep_place_profiles_fini(struct ep_place_profiles *profiles);
 
 /** Draw tokens that choose as the profiles say: classes in their order, each with as many tokens as
- * its share of all copies; a token draws top_k experts one after another with the weights of its
- * class, without replacement, -1 where there are no more. Within a class choices are independent.
- *  topk_idx  [num_tokens][top_k] overwritten
- *  Source: Efraimidis and Spirakis 2006, Information Processing Letters 97 (exponential keys). */
+ * its share of all copies. In a class an expert is among a token's top_k with the probability of
+ * its share (top_k times it; once, where that is above 1), and which come together is chance
+ *  (kernels/count_sampler.h). -1 where a class has fewer experts than top_k.
+ *  topk_idx  [num_tokens][top_k] overwritten */
 EP_MUST_CHECK enum ep_status ep_place_profiles_draw(const struct ep_place_profiles *profiles,
                                                     int64_t num_tokens, int64_t top_k,
                                                     uint64_t seed, int32_t *topk_idx);

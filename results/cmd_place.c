@@ -15,6 +15,7 @@ enum option_key {
     KEY_SKEW,
     KEY_ASSIGNMENTS,
     KEY_LAYER,
+    KEY_TRACE_FORMAT,
     KEY_MODEL,
     KEY_MODEL_FILE,
     KEY_EXPERTS,
@@ -52,9 +53,10 @@ enum option_key {
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What to place by (counts, a skew or assignments):", 1},
     {"counts", KEY_COUNTS, "FILE", 0, "loads: CSV without a header, a line per layer, a number per expert", 1},
-    {"skew", KEY_SKEW, "SKEW", 0, "tokens: trace:FILE, trace:sample, or a generator as in route", 1},
+    {"skew", KEY_SKEW, "SKEW", 0, "tokens: trace:FILE, trace:sample, counts:FILE, or a generator as in route", 1},
     {"assignments", KEY_ASSIGNMENTS, "FILE", 0, "tokens: a trace file", 1},
-    {"layer", KEY_LAYER, "N", 0, "rows of this layer of the assignments", 1},
+    {"layer", KEY_LAYER, "N", 0, "this layer of the trace, counts or assignments", 1},
+    {"trace-format", KEY_TRACE_FORMAT, "FORMAT", 0, "format of the same, as in route (default: by content)", 1},
     {"model", KEY_MODEL, "NAME", 0, "experts, top-k, hidden, groups and bytes of an expert of a model of the zoo", 1},
     {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
     {"experts", KEY_EXPERTS, "N", 0, "experts of the layer", 1},
@@ -190,6 +192,8 @@ static const char **find_text(int key, struct ep_place_options *o)
         return &o->source.skew;
     case KEY_ASSIGNMENTS:
         return &o->source.assignments;
+    case KEY_TRACE_FORMAT:
+        return &o->source.trace_format;
     case KEY_MODEL:
         return &o->model;
     case KEY_MODEL_FILE:

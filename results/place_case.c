@@ -322,8 +322,7 @@ static void warn(struct ep_place_case *run)
     if (in->drawn) {
         snprintf(
             add_warning(run), EP_PLACE_WARNING_SIZE,
-            "tokens are drawn from profiles: loads are real, which experts come together within a "
-            "class is chance");
+            "tokens are drawn from counts: load is real, which experts come together is chance");
     }
     for (int64_t i = 0; i < run->num_policies; i++) {
         if (run->policies[i]->knows_tokens && ep_place_input_similar(in) == NULL) {

@@ -21,7 +21,7 @@ enum { EP_PLACE_MAX_WARNINGS = 8, EP_PLACE_WARNING_SIZE = 256 };
 /** As given on the command line; 0, NULL = not given. Texts are borrowed. */
 struct ep_place_options {
     struct ep_place_source source;
-    const char *model; /* experts, top-k, hidden, groups and the size of an expert */
+    const char *model;      /* experts, top-k, hidden, groups and the size of an expert */
     const char *model_file; /* where it is from; NULL = the zoo */
     int64_t ranks_per_node;
     int64_t num_nodes;

@@ -113,7 +113,7 @@ bad 'one policy' $exact --save map2.json
 } >domains.csv
 profiles="--similarity domains --profiles domains.csv --ranks 2 --nodes 2"
 "$EPBENCH" place $profiles --by blocks --policy contiguous,hierarchical --json alone.json >/dev/null 2>warned
-grep -q 'drawn from profiles' warned
+grep -q 'drawn from counts' warned
 grep -q '"drawn": true' alone.json
 [ "$(number alone.json contiguous held_out nodes_per_token)" = 2.0 ]
 [ "$(number alone.json hierarchical held_out nodes_per_token)" = 1.0 ]
@@ -125,6 +125,10 @@ echo 50,50,50 >three.csv
 bad 'profiles have 4 experts, three.csv has 3' --counts three.csv --similarity domains --profiles domains.csv
 bad 'profiles are of one layer; C.csv has 2' --counts C.csv --similarity domains --profiles domains.csv
 bad "did you mean 'domains'" --similarity domain
+bad 'holds counts, no tokens' --assignments counts:C.csv --layer 0
+"$EPBENCH" place --skew counts:C.csv --layer 1 --top-k 2 --tokens 256 --policy eplb --json drawn.json >/dev/null 2>&1
+grep -q '"drawn": true' drawn.json
+grep -q '"layer": 1' drawn.json
 
 # Route counts under these maps what place counted: 400 tokens, each 2 of 12 experts.
 awk 'BEGIN { print "token,e0,e1"
