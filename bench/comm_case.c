@@ -76,7 +76,12 @@ static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
         .seed = s->options.seed,
     };
     EP_TRY(ep_router_create(&config, &setting->router));
-    const struct ep_dropping_input input = ep_dropping_input_of_router(setting->router);
+    if (point->router != NULL) {
+        EP_TRY(ep_gate_source_create(point->router, setting->router, &setting->gate));
+    }
+    const struct ep_dropping_input input = setting->gate != NULL
+                                               ? ep_gate_source_input(setting->gate)
+                                               : ep_dropping_input_of_router(setting->router);
     EP_TRY(ep_dropping_create(&input, &point->capacity, &setting->dropping));
     EP_TRY(ep_dropping_generate(setting->dropping, ep_comm_rank(setting->comm), true, &v->routing,
                                 &setting->counts));

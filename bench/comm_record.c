@@ -14,6 +14,7 @@ void ep_comm_setting_fini(struct ep_comm_setting *s)
     ep_placement_fini(&s->placement);
     ep_token_map_fini(&s->map);
     ep_dropping_destroy(s->dropping);
+    ep_gate_source_destroy(s->gate);
     ep_router_destroy(s->router);
     ep_traffic_fini(&s->traffic);
     free(s->sent);
@@ -299,10 +300,11 @@ char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_c
     }
     char *name = ep_format_new(
         "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
-        "/%s/%s/thr%" PRId64 "/%s/%s/%s/%s",
+        "%s%s/%s/%s/thr%" PRId64 "/%s/%s/%s/%s",
         ep_op_name(op), point->transport->name, point->algorithm, ep_dtype_name(point->dtype),
         ep_dtype_name(point->combine_dtype), point->num_ranks, point->spread ? "spread" : "packed",
-        tokens, point->hidden, point->experts, point->top_k, point->skew->text, capacity,
+        tokens, point->hidden, point->experts, point->top_k, point->router != NULL ? "-" : "",
+        point->router != NULL ? point->router : "", point->skew->text, capacity,
         session->options.threads,
         session->options.cadence == EP_CADENCE_STREAM ? "stream" : "barrier",
         point->cold ? "cold" : "warm", ep_pages_name(session->options.pages), routing_id);
@@ -317,6 +319,9 @@ static enum ep_status fill_capacity(const struct ep_comm_setting *s, struct ep_r
     char overflow[32];
     const struct ep_capacity_policy *p = &s->point->capacity;
     const struct ep_capacity *capacity = ep_dropping_capacity(s->dropping);
+    if (s->point->router != NULL) {
+        EP_TRY(ep_record_set_text(&record->router, "%s", s->point->router));
+    }
     if (s->point->style != NULL) {
         EP_TRY(ep_record_set_text(&record->style, "%s", s->point->style));
     }

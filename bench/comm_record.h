@@ -6,6 +6,7 @@
 #include "bench/comm_case.h"
 #include "kernels/dropping.h"
 #include "kernels/features.h"
+#include "kernels/gate_source.h"
 #include "kernels/token_map.h"
 
 /** What one visit's records have in common. */
@@ -15,6 +16,7 @@ struct ep_comm_setting {
     struct ep_placement placement;
     struct ep_token_map map;
     struct ep_router *router;
+    struct ep_gate_source *gate; /* routes the router's tokens by logits; NULL = not asked for */
     struct ep_dropping *dropping;     /* what of the routing is sent */
     struct ep_capacity_counts counts; /* over all ranks, once recorded */
     struct ep_traffic traffic; /* rows in all bases, the same on all ranks */

@@ -2,18 +2,27 @@
 /* Checks of capacity options before a sweep, and what a style sets in it. */
 #include "bench/comm_style.h"
 
+#include "kernels/gate_source.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum ep_status ep_comm_style_check(const struct ep_capacity_options *options, int64_t experts,
-                                   int64_t top_k)
+enum ep_status ep_comm_style_check(const struct ep_capacity_options *options,
+                                   const struct ep_skew *skew, int64_t experts, int64_t top_k)
 {
+    enum ep_status status;
     struct ep_capacity ignored;
     struct ep_capacity_policy policy;
     const struct ep_capacity_shape shape = {1, experts, top_k, 1};
-    const enum ep_status status = ep_capacity_options_policy(options, top_k, 0, &policy);
-    return status == EP_OK ? ep_capacity_compute(&policy, &shape, 0, &ignored) : status;
+    const char *router = ep_capacity_options_router(options, skew, top_k);
+    if (router != NULL) {
+        EP_TRY(ep_gate_source_check(router, skew, experts, top_k));
+    }
+    EP_TRY(ep_capacity_options_policy(options, top_k, 0, &policy));
+    status = ep_capacity_compute(&policy, &shape, 0, &ignored);
+out:
+    return status;
 }
 
 enum ep_status ep_comm_style_check_pad(const struct ep_capacity_options *options,
@@ -67,14 +76,18 @@ void ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options
     }
     const char *set = ep_comm_style_transport(style);
     if (ep_comm_is_root(session->world)) {
-        fprintf(stderr, "style %s (%s)\n  set: transport %s; %s\n  beyond: %s\n", style->name,
-                style->system, options->transport != NULL ? options->transport : set,
+        fprintf(stderr, "style %s (%s)\n  set: router %s; transport %s; %s\n  beyond: %s\n",
+                style->name, style->system, point->router != NULL ? point->router : "none",
+                options->transport != NULL ? options->transport : set,
                 ep_capacity_describe(&point->capacity, text, sizeof text), style->beyond);
     }
-    ep_session_warn(session, "style-router",
-                    "style %s routes by %s; here tokens follow --skew, whose slots and weights stand "
-                    "for the router's",
-                    style->name, point->top_k == 1 ? style->router : style->router_more);
+    if (point->router == NULL) {
+        ep_session_warn(session, "style-router",
+                        "style %s routes by %s; tokens that follow %s have no logits, and keep "
+                        "their own choices",
+                        style->name, point->top_k == 1 ? style->router : style->router_more,
+                        point->skew->text);
+    }
     if (strcmp(set, style->transport) != 0 && options->transport == NULL) {
         ep_session_warn(session, "style-transport",
                         "style %s has the transport %s; this program lacks it and uses %s, the "

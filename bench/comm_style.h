@@ -7,9 +7,10 @@
 
 #include <stdint.h>
 
-/** EP_EINVAL for what is wrong with the capacity options whatever the tokens and ranks. */
+/** EP_EINVAL for what is wrong with router and capacity whatever the tokens and ranks. */
 EP_MUST_CHECK enum ep_status ep_comm_style_check(const struct ep_capacity_options *options,
-                                                 int64_t experts, int64_t top_k);
+                                                 const struct ep_skew *skew, int64_t experts,
+                                                 int64_t top_k);
 
 /** EP_EINVAL where --pad was given and none of the transports [num] has slots to pad. */
 EP_MUST_CHECK enum ep_status

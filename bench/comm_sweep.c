@@ -201,7 +201,8 @@ static enum ep_status resolve(const struct ep_comm_sweep *s, const struct ep_ske
         given_experts = 64;
     }
     if (skew->top_k == 0 && given_top_k == 0) {
-        given_top_k = 2;
+        const int64_t own_top_k = ep_capacity_options_top_k(&s->options.capacity);
+        given_top_k = own_top_k > 0 ? own_top_k : 2;
     }
     return ep_skew_resolve_shape(skew, given_experts, given_top_k, in_sweep, experts, top_k);
 }
@@ -216,7 +217,7 @@ static enum ep_status check_shapes(const struct ep_comm_sweep *s)
             enum ep_status status =
                 resolve(s, s->skews[i], s->top_k.num > 0 ? s->top_k.items[k] : 0, &experts, &top_k);
             if (status == EP_OK) {
-                status = ep_comm_style_check(&s->options.capacity, experts, top_k);
+                status = ep_comm_style_check(&s->options.capacity, s->skews[i], experts, top_k);
             }
             if (status != EP_OK) {
                 return status;
@@ -356,6 +357,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
                        &point.top_k));
         EP_TRY(ep_capacity_options_policy(&s->options.capacity, point.top_k, seed,
                                           &point.capacity));
+        point.router = ep_capacity_options_router(&s->options.capacity, point.skew, point.top_k);
         point.capacity.pad = point.capacity.pad && point.transport->has_slots;
         EP_TRY(add_case(s, &point));
     }
@@ -372,6 +374,7 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
     struct ep_placement placement = {0};
     struct ep_token_map map = {0};
     struct ep_router *router = NULL;
+    struct ep_gate_source *gate = NULL;
     struct ep_dropping *dropping = NULL;
     EP_TRY(ep_comm_case_place(point, &placement));
     EP_TRY(point->tokens_per_rank != NULL
@@ -381,12 +384,17 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
                                             .tokens = &map, .top_k = point->top_k, .seed = seed};
     EP_TRY(ep_router_create(&config, &router));
     *wraps = ep_router_wraps(router);
-    const struct ep_dropping_input input = ep_dropping_input_of_router(router);
+    if (point->router != NULL) {
+        EP_TRY(ep_gate_source_create(point->router, router, &gate));
+    }
+    const struct ep_dropping_input input =
+        gate != NULL ? ep_gate_source_input(gate) : ep_dropping_input_of_router(router);
     EP_TRY(ep_dropping_create(&input, &point->capacity, &dropping));
     snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_dropping_id(dropping));
     EP_TRY(ep_comm_style_check_slots(point, ep_dropping_capacity(dropping)));
 out:
     ep_dropping_destroy(dropping);
+    ep_gate_source_destroy(gate);
     ep_router_destroy(router);
     ep_token_map_fini(&map);
     ep_placement_fini(&placement);

@@ -49,6 +49,7 @@ static enum ep_status set_capacity(const struct ep_record *record, struct ep_cap
 {
     enum ep_status status = EP_OK;
     const char *rule = record->capacity_rule;
+    o->router = record->router;
     const bool named = rule != NULL && strcmp(rule, "rows") != 0 && strcmp(rule, "largest") != 0;
     if (rule == NULL) {
         o->rows = capacity_of(record);

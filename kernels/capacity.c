@@ -181,7 +181,7 @@ const struct ep_capacity_rule ep_capacity_rules[] = {
      .rows = gshard_rows},
     {.name = "switch",
      .formula = "min(T, int(T cf / E))",
-     .source = "Switch Transformers, arXiv 2101.03961 (recalled), rounded as in "
+     .source = "Switch Transformers, arXiv 2101.03961, rounded as in "
                "tensorflow/mesh:mesh_tensorflow/transformer/moe.py",
      .recalled = true,
      .default_factor = 1.25,

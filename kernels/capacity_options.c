@@ -3,6 +3,7 @@
 #include "kernels/capacity_options.h"
 
 #include "base/units.h"
+#include "kernels/gate_source.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +21,8 @@ enum {
     KEY_DROP,
     KEY_OVERFLOW,
     KEY_PAD,
-    KEY_STYLE
+    KEY_STYLE,
+    KEY_ROUTER
 };
 
 static const struct argp_option options[] = {
@@ -39,6 +41,10 @@ static const struct argp_option options[] = {
     {"overflow", KEY_OVERFLOW, "WHERE", 0,
      "where others go: drop (default), next, expert:ID (an overflow expert)", 5},
     {"pad", KEY_PAD, NULL, 0, "pad every expert's rows to the capacity", 5},
+    {"router", KEY_ROUTER, "NAME", 0,
+     "route drawn logits of the skew's popularity by top1, top2, softmax, sigmoid-group, switch, "
+     "gshard, ... (kernels/README.md, Routers); skews uniform, zipf:S, lognormal:S",
+     5},
     {"style", KEY_STYLE, "SYSTEM", 0,
      "router, capacity, dropping and transport as megatron, deepspeed, fairseq, gshard, switch or "
      "deepep has them; other options override it",
@@ -104,6 +110,23 @@ enum ep_status ep_capacity_options_policy(const struct ep_capacity_options *o, i
     *policy = p;
 out:
     return status;
+}
+
+const char *ep_capacity_options_router(const struct ep_capacity_options *o,
+                                       const struct ep_skew *skew, int64_t top_k)
+{
+    if (o->router != NULL || o->style == NULL || !ep_gate_source_fits(skew)) {
+        return o->router;
+    }
+    return top_k == 1 ? o->style->router : o->style->router_more;
+}
+
+int64_t ep_capacity_options_top_k(const struct ep_capacity_options *o)
+{
+    const char *router = o->router != NULL  ? o->router
+                         : o->style != NULL ? o->style->router_more
+                                            : NULL;
+    return router != NULL ? ep_gate_source_top_k(router) : 0;
 }
 
 const char *ep_capacity_describe(const struct ep_capacity_policy *p, char *text, size_t size)
@@ -197,6 +220,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_PAD:
         o->pad = true;
+        break;
+    case KEY_ROUTER:
+        o->router = arg;
         break;
     case KEY_STYLE:
         status = ep_style_find(arg, &o->style);

@@ -3,6 +3,7 @@
 #include "kernels/route_capacity.h"
 
 #include "kernels/dropping.h"
+#include "kernels/gate_source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -188,7 +189,8 @@ static enum ep_status apply(const struct ep_route_case *r, const struct ep_dropp
     if (ep_dropping_id(dropping) != NULL) {
         snprintf(c->id, sizeof c->id, "%s", ep_dropping_id(dropping));
     }
-    EP_TRY(ep_traffic_init(&r->placement, r->traffic.rank_node, r->num_nodes, r->top_k, &traffic));
+    EP_TRY(ep_traffic_init(&r->placement, r->traffic.rank_node, r->num_nodes, r->traffic.top_k,
+                           &traffic));
     for (int64_t source = 0; source < input->num_sources; source++) {
         struct ep_routing routing;
         EP_TRY(ep_dropping_generate(dropping, source, false, &routing, &c->counts));
@@ -229,6 +231,8 @@ enum ep_status ep_route_capacity_create(const struct ep_capacity_options *option
     if (route->from_file) {
         EP_TRY(init_file(route, token_ranks, &file));
         input = input_of_file(route, &file);
+    } else if (route->gate != NULL) {
+        input = ep_gate_source_input(route->gate);
     } else {
         input = ep_dropping_input_of_router(route->router);
     }

@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "kernels/counts.h"
 #include "kernels/place_file.h"
+#include "kernels/gate_source.h"
 #include "kernels/route_capacity.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
@@ -110,7 +111,8 @@ static enum ep_status check_ranks(int64_t num_ranks)
                               EP_ROUTE_MAX_RANKS);
 }
 
-static enum ep_status start_traffic(const struct ep_route_options *o, struct ep_route_case *r)
+static enum ep_status start_traffic(const struct ep_route_options *o, int64_t num_slots,
+                                    struct ep_route_case *r)
 {
     enum ep_status status;
     const int64_t num_ranks = r->placement.num_ranks;
@@ -125,7 +127,7 @@ static enum ep_status start_traffic(const struct ep_route_options *o, struct ep_
     for (int64_t i = 0; i < num_ranks; i++) {
         rank_node[i] = (int32_t)(i / (num_ranks / r->num_nodes));
     }
-    status = ep_traffic_init(&r->placement, rank_node, r->num_nodes, r->top_k, &r->traffic);
+    status = ep_traffic_init(&r->placement, rank_node, r->num_nodes, num_slots, &r->traffic);
 out:
     free(rank_node);
     return status;
@@ -184,6 +186,20 @@ static int64_t find_common_tokens(const struct ep_traffic *traffic)
     return traffic->tokens[0];
 }
 
+static enum ep_status count_gate(struct ep_route_case *r)
+{
+    enum ep_status status = EP_OK;
+    struct ep_routing routing = {0};
+    for (int64_t i = 0; i < r->placement.num_ranks; i++) {
+        EP_TRY(ep_gate_source_generate(r->gate, i, false, &routing));
+        EP_TRY(ep_traffic_add(&r->traffic, i, routing.topk_idx, routing.num_tokens));
+        ep_routing_fini(&routing);
+    }
+out:
+    ep_routing_fini(&routing);
+    return status;
+}
+
 static enum ep_status generate(const struct ep_route_options *o, struct ep_route_case *r)
 {
     enum ep_status status;
@@ -197,7 +213,6 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
     EP_TRY(place_experts(
         o, r->num_experts,
         o->num_ranks != 0 || names_placement(o) ? o->num_ranks : EP_ROUTE_RANKS_DEFAULT, r));
-    EP_TRY(start_traffic(o, r));
     EP_TRY(place_tokens(o, r));
     const struct ep_router_config config = {.skew = r->skew,
                                             .placement = &r->placement,
@@ -211,7 +226,12 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
                  "the trace has %" PRId64 " tokens for %" PRId64 ": its rows come again",
                  r->skew->trace->num_tokens, r->num_tokens);
     }
-    EP_TRY(ep_traffic_add_router(&r->traffic, r->router));
+    const char *router = ep_capacity_options_router(&o->capacity, r->skew, r->top_k);
+    if (router != NULL) {
+        EP_TRY(ep_gate_source_create(router, r->router, &r->gate));
+    }
+    EP_TRY(start_traffic(o, r->gate != NULL ? ep_gate_source_num_slots(r->gate) : r->top_k, r));
+    status = r->gate != NULL ? count_gate(r) : ep_traffic_add_router(&r->traffic, r->router);
 out:
     return status;
 }
@@ -345,7 +365,7 @@ static enum ep_status read_file(const struct ep_route_options *o, struct ep_rout
     r->from_file = true;
     EP_TRY(load_file(o, r));
     EP_TRY(place_file(o, r, &token_ranks));
-    EP_TRY(start_traffic(o, r));
+    EP_TRY(start_traffic(o, r->top_k, r));
     if (token_ranks == NULL) {
         EP_TRY(block_ranks(r, &token_ranks));
     }
@@ -482,6 +502,7 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     *route = (struct ep_route_case){0};
     EP_TRY(check_combination(&o));
     EP_TRY(ep_route_options_apply_model(&o));
+    o.top_k = o.top_k != 0 ? o.top_k : ep_capacity_options_top_k(&o.capacity);
     set_row(&o, route);
     EP_TRY(o.assignments != NULL ? read_file(&o, route, &token_ranks) : generate(&o, route));
     warn_of_recording(route);
@@ -504,6 +525,7 @@ void ep_route_case_fini(struct ep_route_case *route)
 {
     ep_route_capacity_destroy(route->capacity);
     ep_traffic_fini(&route->traffic);
+    ep_gate_source_destroy(route->gate);
     ep_router_destroy(route->router);
     ep_token_map_fini(&route->tokens);
     ep_placement_fini(&route->placement);

@@ -18,6 +18,7 @@
 /** Most ranks of a case: two matrices of 8 bytes per pair are kept, 1 GiB at 8,192. */
 enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 8, EP_ROUTE_WARNING_SIZE = 160 };
 
+struct ep_gate_source;    /* kernels/gate_source.h */
 struct ep_route_capacity; /* kernels/route_capacity.h */
 
 /** The matrices that are reported: three bases, and node-dedup's second stage. */
@@ -35,6 +36,7 @@ struct ep_route_case {
     struct ep_placement placement;
     struct ep_token_map tokens; /* generator only */
     struct ep_router *router;   /* generator only */
+    struct ep_gate_source *gate; /* --router or a style's; NULL = the skew chooses by itself */
     int64_t num_experts;
     int64_t top_k;
     int64_t num_tokens;      /* over all ranks */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tables and JSON of one case of `epbench route`. */
+#include "kernels/gate_source.h"
 #include "kernels/route_capacity.h"
 #include "kernels/route_case.h"
 
@@ -32,12 +33,18 @@ static const struct {
 
 /* --- tables ------------------------------------------------------------------------------- */
 
+static const char *id_of(const struct ep_route_case *r)
+{
+    return r->gate != NULL ? ep_gate_source_id(r->gate) : ep_router_id(r->router);
+}
+
 static void print_head(const struct ep_route_case *r, FILE *out)
 {
-    fprintf(out, "routing  %s: %" PRId64 " experts, top-%" PRId64, r->source, r->num_experts,
-            r->top_k);
+    fprintf(out, "routing  %s%s%s: %" PRId64 " experts, top-%" PRId64, r->source,
+            r->gate != NULL ? ", router " : "", r->gate != NULL ? ep_gate_source_name(r->gate) : "",
+            r->num_experts, r->top_k);
     if (!r->from_file) {
-        fprintf(out, ", seed %" PRIu64 ", id %s", r->seed, ep_router_id(r->router));
+        fprintf(out, ", seed %" PRIu64 ", id %s", r->seed, id_of(r));
     }
     fprintf(out, "\nranks    %" PRId64 " on %" PRId64 " node%s, ", r->traffic.num_ranks,
             r->num_nodes, r->num_nodes == 1 ? "" : "s");
@@ -133,7 +140,7 @@ static enum ep_status print_fan_out(const struct ep_route_case *r, FILE *out)
     if (status != EP_OK) {
         return status;
     }
-    for (int64_t n = 0; n <= r->top_k; n++) {
+    for (int64_t n = 0; n <= r->traffic.top_k; n++) {
         if (r->traffic.rank_fan_out[n] > 0 || r->traffic.node_fan_out[n] > 0) {
             ep_table_add(table, "%" PRId64, n);
             ep_table_add(table, "%" PRId64, r->traffic.rank_fan_out[n]);
@@ -178,9 +185,11 @@ static enum ep_status set_case(const struct ep_route_case *r, json_t *root)
 {
     enum ep_status status;
     EP_TRY(ep_json_set(root, "skew", r->from_file ? json_null() : json_string(r->source)));
+    EP_TRY(ep_json_set(root, "router",
+                       r->gate != NULL ? json_string(ep_gate_source_name(r->gate)) : json_null()));
     EP_TRY(ep_json_set(root, "assignments", r->from_file ? json_string(r->source) : json_null()));
     EP_TRY(ep_json_set(root, "routing_id",
-                       r->from_file ? json_null() : json_string(ep_router_id(r->router))));
+                       r->from_file ? json_null() : json_string(id_of(r))));
     EP_TRY(
         ep_json_set(root, "seed", r->from_file ? json_null() : json_integer((json_int_t)r->seed)));
     EP_TRY(ep_json_set(root, "fan_out_sampled", json_boolean(r->fan_out_sampled)));
@@ -267,7 +276,7 @@ static enum ep_status set_fan_out(const struct ep_route_case *r, json_t *root)
     for (int i = 0; i < 2; i++) {
         json_t *one = json_object();
         EP_TRY(ep_json_set(all, keys[i], one));
-        EP_TRY(ep_json_set(one, "tokens", ep_json_i64_array(counts[i], r->top_k + 1)));
+        EP_TRY(ep_json_set(one, "tokens", ep_json_i64_array(counts[i], r->traffic.top_k + 1)));
         EP_TRY(ep_json_set(one, "mean", ep_json_real(r->mean_fan_out[i])));
         EP_TRY(ep_json_set(one, "mean_if_uniform", ep_json_real(r->expected_fan_out[i])));
     }

@@ -192,6 +192,7 @@ struct ep_record {
     double skew_achieved; /* received copies: max over mean of ranks */
     char *placement;
     char *routing_id;    /* of what is sent */
+    char *router;        /* on logits of the skew's popularity; absent = the skew chose */
     char *style;         /* that was asked for: kernels/style.h */
     char *capacity_rule; /* kernels/capacity.h; rows = given, largest = padded to the largest count */
     double capacity_factor;

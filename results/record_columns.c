@@ -173,6 +173,7 @@ static const struct ep_column record_columns[] = {
     {"skew_achieved", EP_COLUMN_F64, EP, 0, F(skew_achieved)},
     {"placement", EP_COLUMN_TEXT, EP, 0, F(placement)},
     {"routing_id", EP_COLUMN_TEXT, EP, 0, F(routing_id)},
+    {"router", EP_COLUMN_TEXT, EP, 0, F(router)},
     {"style", EP_COLUMN_TEXT, EP, 0, F(style)},
     {"capacity_rule", EP_COLUMN_TEXT, EP, 0, F(capacity_rule)},
     {"capacity_factor", EP_COLUMN_SIGNED, EP, 0, F(capacity_factor)},

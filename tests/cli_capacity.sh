@@ -134,6 +134,30 @@ printf 'token,e0\n0,1\n' >N.csv
 refused '--drop prob: this routing has no weights' route --assignments N.csv --experts-to-ranks 0,0 --capacity 1 --drop prob
 refused '--capacity 3 needs --drop' route --experts 8 --top-k 2 --capacity 3
 
+# Routers on logits of the skew's popularity: verified, named, the same in route.
+ranks 3 comm --router sigmoid-group:8:4 --experts 24 --top-k 4 --tokens 60 --skew uniform,zipf:1 $quick \
+    --transport alltoallv,alltoallv-dedup --capacity-rule tutel -o routed >out 2>err || fail "a router failed"
+[ "$(key routed router) $(key routed verified)" = '"sigmoid-group:8:4" true' ] || fail "router"
+"$EPBENCH" route --router sigmoid-group:8:4 --experts 24 --top-k 4 --tokens 60 --ranks 3 --skew zipf:1 --hidden 8 \
+    --capacity-rule tutel --json - >out || fail "route with a router failed"
+has out '"router": "sigmoid-group:8:4"'
+grep '"skew":"zipf:1"' routed/records.jsonl | grep -q "\"dropped\":$(grep -o '"dropped": [0-9]*' out | cut -d' ' -f2)," ||
+    fail "route and comm drop different numbers"
+ranks 2 comm --router expert-choice --experts 6 --top-k 2 --tokens 30 --skew zipf:1 $quick -o choice2 >out 2>err ||
+    fail "expert choice failed"
+[ "$(key choice2 verified)" = true ] && [ "$(key choice2 asked)" = null ] || fail "expert choice"
+ranks 2 run --append choice2 --repeat "$(key choice2 record_id | tr -d '"')" >out 2>err || fail "--repeat failed"
+[ "$(key choice2 case | wc -l)" = 1 ] || fail "the repeated router is another case"
+ranks 2 comm --style switch --experts 8 --tokens 20 --skew zipf:1,trace:sample --top-k 1 $quick -o own >out 2>err && \
+    fail "a trace of top-6 is no switch"
+ranks 2 comm --style switch --experts 8 --tokens 20 --skew zipf:1,hot:1.5 $quick -o own >out 2>err || fail "switch failed"
+[ "$(key own top_k)" = 1 ] || fail "a switch has top-1"
+[ "$(key own router | tr '\n' ' ')" = '"switch:0.01" null ' ] || fail "hot:1.5 has no logits"
+refused 'did you mean' comm --router sofmax --experts 8 --top-k 2
+refused 'hot:2 cannot' comm --router softmax --experts 8 --top-k 2 --skew hot:2
+refused 'hot:2 cannot' route --router softmax --experts 8 --top-k 2 --skew hot:2
+refused 'equal groups' comm --router sigmoid-group:3:2 --experts 8 --top-k 2
+
 rule="--capacity-rule plain --capacity-factor 1"
 for command in comm route; do
     refused "did you mean megatron?" $command --capacity-rule megatrn

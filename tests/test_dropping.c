@@ -88,8 +88,8 @@ static void test_per_source(void **state)
 }
 
 /* FastMoE's Switch gate: ceil(1 x 4 / (3 / 3)) = 4 rows of all sources, in order of ranks: expert 0
- * gets 3 and 1 and 0, expert 1 its three. With `next`, source 1's other two go to expert 1 and fill it:
- * 1 of source 0, 1 + 2 of source 1. Source 2 finds room with expert 2 alone. */
+ * gets 3 and 1 and 0, expert 1 its three. With `next`, source 1's other two go to expert 1 and fill
+ * it: 1 of source 0, 1 + 2 of source 1. Source 2 finds room with expert 2 alone. */
 static void test_per_expert(void **state)
 {
     (void)state;
@@ -119,8 +119,8 @@ static void test_largest(void **state)
     check_sent(&policy, 3, whole, true);
 }
 
-/* Megablocks drops after the dispatch: int(0.5 x 4 x 3 / 3) = 2 rows of expert 0's 9 stay, of expert
- * 1's 3 too; the routing is whole. */
+/* Megablocks drops after the dispatch: int(0.5 x 4 x 3 / 3) = 2 rows of expert 0's 9 stay, of
+ * expert 1's 3 too; the routing is whole. */
 static void test_at_receiver(void **state)
 {
     (void)state;
