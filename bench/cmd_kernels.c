@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "bench/gbench_shim.h"
 #include "bench/kernels_cases.h"
+#include "bench/kernels_gate.h"
 #include "bench/kernels_suite.h"
 #include "bench/kernels_table.h"
 #include "bench/session.h"
@@ -28,6 +29,7 @@ enum {
     KEY_DTYPE,
     KEY_BACKENDS,
     KEY_TABLE,
+    KEY_GATE_TABLE,
     KEY_ROW_TIME,
     KEY_MIN_SAMPLES,
     KEY_JSON,
@@ -49,6 +51,8 @@ static const struct argp_option options[] = {
      "GEMM back ends: default, native, native2, native3, onednn, cblas, ref", 1},
     {"gemm-table", KEY_TABLE, NULL, 0,
      "compare back ends under measured peaks, interleaved, on all ranks at once", 2},
+    {"gate-table", KEY_GATE_TABLE, NULL, 0,
+     "time routers on cold logits against one read of them, interleaved, on all ranks at once", 2},
     {"suite", KEY_SUITE, "quick|standard", 0,
      "what `epbench run` measures: peaks, streams and the comparison", 2},
     {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 800ms)", 2},
@@ -65,7 +69,7 @@ struct input {
     int64_t token_values[EP_KERNELS_MAX_LIST];
     enum ep_dtype dtype_values[EP_KERNELS_MAX_LIST];
     int64_t hidden, ffn;
-    bool plain, table;
+    bool plain, table, gate_table;
     const char *model_file; /* NULL = the zoo */
     const char *json;
     const char *suite; /* NULL, "quick", "standard" */
@@ -117,6 +121,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TABLE:
         input->table = true;
+        break;
+    case KEY_GATE_TABLE:
+        input->gate_table = true;
         break;
     case KEY_ROW_TIME:
         status = ep_parse_time(arg, "--row-time", &input->grid.row_budget_s);
@@ -215,9 +222,12 @@ static enum ep_status choose_grid(struct input *input)
         status = ep_error_set(EP_EINVAL, "--threads %" PRId64 ": GEMMs run one thread per rank; "
                                          "start more ranks instead", input->session.threads);
     }
-    if (input->json != NULL && !input->table) {
-        status = ep_error_set(EP_EINVAL, "--json belongs to --gemm-table; for single benchmarks "
-                                         "use --benchmark_format=json");
+    if (input->json != NULL && !input->table && !input->gate_table) {
+        status = ep_error_set(EP_EINVAL, "--json belongs to --gemm-table and --gate-table; for "
+                                         "single benchmarks use --benchmark_format=json");
+    }
+    if (input->table && input->gate_table) {
+        status = ep_error_set(EP_EINVAL, "--gemm-table and --gate-table exclude each other");
     }
 out:
     return status;
@@ -236,7 +246,9 @@ static enum ep_status run_table(struct input *input, struct ep_session *session)
         status = rows == NULL ? ep_error_set(EP_ENOMEM, "no memory for rows") : EP_OK;
     }
     EP_TRY(ep_comm_agree(session->world, status));
-    EP_TRY(ep_kernels_table_run(session, &input->grid, out, rows, &num_short));
+    EP_TRY(input->gate_table
+               ? ep_kernels_gate_run(session, input->grid.cold_caches, out, rows, &num_short)
+               : ep_kernels_table_run(session, &input->grid, out, rows, &num_short));
     if (root) {
         fprintf(out, "\n%" PRId64 " rows short of what is asked\n", num_short);
         status = rows != NULL ? ep_json_save(input->json, rows) : EP_OK;
@@ -317,7 +329,7 @@ enum ep_status ep_cmd_kernels(int argc, char **argv)
         int64_t num_short = 0;
         EP_TRY(ep_kernels_suite_run(session, is_quick, is_quick ? 30 : 600, stdout, &num_short));
     } else {
-        EP_TRY(input.table ? run_table(&input, session) : run_cases(&input, session, bench));
+        EP_TRY(input.table || input.gate_table ? run_table(&input, session) : run_cases(&input, session, bench));
     }
     if (session->writes && ep_comm_is_root(session->world)) {
         fprintf(stderr, "records: %s\n", session->dir.path);

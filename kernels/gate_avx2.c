@@ -196,6 +196,16 @@ INLINE struct block block_kth(struct block a, int k)
     return block_every(_mm_cvtss_f32(_mm_min_ss(q, _mm_shuffle_ps(q, q, 1))));
 }
 
+INLINE struct block block_kth_of_8(struct block a, int k)
+{
+    float lanes[EP_GATE_BLOCK] __attribute__((aligned(32)));
+    block_store(lanes, a);
+    const __m256 h = reach_half(lanes, k, a.v);
+    __m128 q = _mm_min_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_min_ps(q, _mm_movehl_ps(q, q));
+    return block_every(_mm_cvtss_f32(_mm_min_ss(q, _mm_shuffle_ps(q, q, 1))));
+}
+
 /* Keys above each lane of `half`, which begins at lane `first`, and those equal to it before it. */
 INLINE __m256i rank_half(const float *keys, int64_t num, int64_t half)
 {

@@ -75,41 +75,57 @@ INLINE bool block_is_clear(struct block changed)
     return _mm512_test_epi32_mask(bits, bits) == 0;
 }
 
-/* exp(x) = 2^floor(n) 2^(n - floor(n)) exp(r), n = x / ln 2 rounded to sixteenths, |r| <= ln 2
- * / 32. Adding 1.5 x 2^19 rounds to sixteenths, and leaves in the low four bits which one: an index
- * into the table. exp(r) = 1 + r + r^2/2 + r^3/6 within r^4/24 = 9e-9, 0.16 of 2^-24. */
-INLINE __m512 exp_sixteenths(__m512 index, __m512 n, __m512 r)
+/* 2^(j/32) as bits, less j 2^18: with the bits of j and of a whole exponent added to them, see
+ * below. */
+static const uint32_t powers[32] __attribute__((aligned(64))) = {
+    0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3, 0x3f78f4f0,
+    0x3f7837f0, 0x3f778d3a, 0x3f76f532, 0x3f767043, 0x3f75fed7, 0x3f75a15b, 0x3f75583f, 0x3f7523f6,
+    0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be, 0x3f76248c, 0x3f76a81e,
+    0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3,
+};
+
+/* Adding 1.5 x 2^18 rounds to 32nds. */
+#define ROUNDER 0x1.8p18f
+
+/* 2^n for n = index - ROUNDER, a multiple of 1/32 within [-126, 126]. The low bits of index are 32
+ * n: the lowest five choose the power, and 18 places up the others are its exponent. */
+INLINE __m512 power_of(__m512 index)
 {
-    const __m512 table = _mm512_setr_ps(
-        0x1p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f, 0x1.3dea64p+0f,
-        0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f,
-        0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f);
-    const __m512 one = _mm512_set1_ps(1.0f);
-    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(_mm512_fmadd_ps(p, r, one), r, one);
-    p = _mm512_mul_ps(p, _mm512_permutexvar_ps(_mm512_castps_si512(index), table));
-    return _mm512_scalef_ps(p, n);
+    const __m512i bits = _mm512_castps_si512(index);
+    const __m512i power =
+        _mm512_permutex2var_epi32(_mm512_load_si512(powers), bits, _mm512_load_si512(powers + 16));
+    return _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_slli_epi32(bits, 18)));
 }
 
+/* exp(r), |r| <= ln 2 / 64: 1 + r + r^2/2, whose error r^3/6 is spread by the linear term to a
+ * quarter of it, r^3/24 = 5.3e-8 (Chebyshev): 0.9 of 2^-24. */
+INLINE __m512 exp_small(__m512 r)
+{
+    const __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.5f), _mm512_set1_ps(1.0000147f));
+    return _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+}
+
+/* exp(x) = 2^n exp(r), n = x / ln 2 rounded to 32nds. */
 INLINE struct block block_exp(struct block x)
 {
-    const __m512 rounder = _mm512_set1_ps(0x1.8p19f);
+    const __m512 rounder = _mm512_set1_ps(ROUNDER);
     const __m512 index = _mm512_fmadd_ps(x.v, _mm512_set1_ps(EXP_LOG2E), rounder);
     const __m512 n = _mm512_sub_ps(index, rounder);
-    const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
-    return BLOCK(exp_sixteenths(index, n, _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r)));
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r);
+    return BLOCK(_mm512_mul_ps(exp_small(r), power_of(index)));
 }
 
-/* exp(-x) by the same steps. The reciprocal's 14 bits and one step of Newton: 28. */
+/* 1 / (1 + exp(-x)) by the same steps, ln 2 in one part: it is off by 1.9e-9, which |x| / ln 2
+ * times is 0.05 |x| of 2^-24. The reciprocal's 14 bits and one step of Newton make 28. */
 INLINE struct block block_sigmoid(struct block x)
 {
     const __m512 one = _mm512_set1_ps(1.0f);
-    const __m512 rounder = _mm512_set1_ps(0x1.8p19f);
+    const __m512 rounder = _mm512_set1_ps(ROUNDER);
     const __m512 index = _mm512_fnmadd_ps(x.v, _mm512_set1_ps(EXP_LOG2E), rounder);
     const __m512 n = _mm512_sub_ps(index, rounder);
-    const __m512 r = _mm512_fnmsub_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x.v);
-    const __m512 e = exp_sixteenths(index, n, _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r));
-    const __m512 d = _mm512_add_ps(e, one);
+    const __m512 r = _mm512_fnmsub_ps(n, _mm512_set1_ps(EXP_LN2), x.v);
+    const __m512 d = _mm512_fmadd_ps(exp_small(r), power_of(index), one);
     const __m512 guess = _mm512_rcp14_ps(d);
     return BLOCK(_mm512_fmadd_ps(guess, _mm512_fnmadd_ps(d, guess, one), guess));
 }
@@ -129,9 +145,17 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
 {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i idx = _mm512_add_epi32(lanes, _mm512_set1_epi32(first));
-    _mm512_storeu_ps(to_key, _mm512_maskz_compress_ps((__mmask16)mask, keys.v));
-    _mm512_storeu_si512(to_idx, _mm512_maskz_compress_epi32((__mmask16)mask, idx));
-    return __builtin_popcount(mask);
+    const __m512 key = _mm512_maskz_compress_ps((__mmask16)mask, keys.v);
+    const __m512i from = _mm512_maskz_compress_epi32((__mmask16)mask, idx);
+    const int num = __builtin_popcount(mask);
+    if (__builtin_expect(num <= 8, 1)) { /* whole registers would cross cache lines */
+        _mm256_storeu_ps(to_key, _mm512_castps512_ps256(key));
+        _mm256_storeu_si256((__m256i *)(void *)to_idx, _mm512_castsi512_si256(from));
+    } else {
+        _mm512_storeu_ps(to_key, key);
+        _mm512_storeu_si512(to_idx, from);
+    }
+    return num;
 }
 
 INLINE struct block block_first(struct block a, int64_t n)
@@ -181,6 +205,25 @@ INLINE struct block block_kth(struct block a, int k)
 #undef SWAP_2
 #undef SWAP_4
 #undef SWAP_8
+
+/* The network of the lower eight lanes; the others are -inf, and k is at most 8. */
+INLINE struct block block_kth_of_8(struct block a, int k)
+{
+    __m256 v = _mm512_castps512_ps256(a.v);
+#define STEP(higher, met)                                                                          \
+    do {                                                                                           \
+        const __m256 other = met;                                                                  \
+        v = _mm256_blend_ps(_mm256_min_ps(v, other), _mm256_max_ps(v, other), higher);             \
+    } while (0)
+    STEP(0x99, _mm256_permute_ps(v, 0xb1));
+    STEP(0xc3, _mm256_permute_ps(v, 0x4e));
+    STEP(0xa5, _mm256_permute_ps(v, 0xb1));
+    STEP(0x0f, _mm256_permute2f128_ps(v, v, 1));
+    STEP(0x33, _mm256_permute_ps(v, 0x4e));
+    STEP(0x55, _mm256_permute_ps(v, 0xb1));
+#undef STEP
+    return BLOCK(_mm512_permutexvar_ps(_mm512_set1_epi32(k - 1), _mm512_castps256_ps512(v)));
+}
 
 #define SWAP_1(v) _mm512_shuffle_epi32(v, 0xb1)
 #define SWAP_2(v) _mm512_shuffle_epi32(v, 0x4e)

