@@ -111,11 +111,25 @@ static void collect_notes(struct ep_plan_report *r)
     add_note(r, r->set->wraps, "the trace has fewer tokens than are sampled: its rows come again");
 }
 
+/* Without a closed form: the ranks per token that were sampled, if some plan has as many. */
+static void take_sampled_dedup(const struct ep_plan_report *r, struct ep_plan_strategy *s)
+{
+    const double copies = s->dispatch_bytes_per_token + s->combine_bytes_per_token;
+    for (int64_t i = 0; i < r->set->num && isnan(s->dedup_bytes_per_token); i++) {
+        const struct ep_plan *p = &r->set->plans[i];
+        if (p->ep == r->num_ranks) {
+            s->dedup_bytes_per_token =
+                copies * p->received.ranks_per_token / (double)r->config->model->top_k;
+        }
+    }
+}
+
 enum ep_status ep_plan_report_finish(struct ep_plan_report *report)
 {
     enum ep_status status = EP_OK;
     struct ep_plan_strategy strategies[EP_PLAN_NUM_STRATEGIES];
     ep_plan_compare_strategies(report->config, report->num_ranks, strategies);
+    take_sampled_dedup(report, &strategies[EP_PLAN_EXPERTS_SPREAD]);
     for (int i = 0; i < EP_PLAN_NUM_STRATEGIES; i++) {
         report->strategies[i].strategy = strategies[i];
         EP_TRY(time_strategy(report, &report->strategies[i]));
