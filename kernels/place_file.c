@@ -3,6 +3,7 @@
 #include "kernels/place_file.h"
 
 #include "base/csv.h"
+#include "base/file.h"
 #include "base/json.h"
 
 #include <inttypes.h>
@@ -52,14 +53,14 @@ static enum ep_status add_layer(struct ep_csv *csv, int64_t *capacity,
     return status;
 }
 
-enum ep_status ep_place_counts_load(const char *path, struct ep_place_counts *counts)
+static enum ep_status read_csv(const char *path, const char *text, size_t length,
+                               struct ep_place_counts *counts)
 {
     enum ep_status status;
     struct ep_csv csv = {0};
-    struct ep_place_counts made = {0};
     int64_t capacity = 0;
     int more = 0;
-    EP_TRY(ep_csv_open(path, FILE_LIMIT_BYTES, &csv));
+    EP_TRY(ep_csv_init(path, text, length, &csv));
     EP_TRY(ep_csv_next(&csv, &more));
     if (!more) {
         status = ep_error_set(
@@ -67,13 +68,94 @@ enum ep_status ep_place_counts_load(const char *path, struct ep_place_counts *co
         goto out;
     }
     while (more) {
-        EP_TRY(add_layer(&csv, &capacity, &made));
+        EP_TRY(add_layer(&csv, &capacity, counts));
         EP_TRY(ep_csv_next(&csv, &more));
     }
+out:
+    ep_csv_fini(&csv);
+    return status;
+}
+
+/* Add a list of layers, each a list of numbers; the first of all gives the shape. */
+static enum ep_status add_json_layers(const char *path, const json_t *layers,
+                                      struct ep_place_counts *counts)
+{
+    const json_t *first = json_array_get(layers, 0);
+    if (counts->load == NULL) {
+        counts->num_layers = (int64_t)json_array_size(layers);
+        counts->num_experts = (int64_t)json_array_size(first);
+        if (counts->num_experts < 1 || counts->num_experts > EP_PLACE_MAX_SLOTS) {
+            return ep_error_set(EP_EINVAL,
+                                "%s: 'logical_count' must hold 1 to %d experts per layer", path,
+                                EP_PLACE_MAX_SLOTS);
+        }
+        counts->load =
+            calloc((size_t)(counts->num_layers * counts->num_experts), sizeof *counts->load);
+        if (counts->load == NULL) {
+            return ep_error_set(EP_ENOMEM, "%s: no memory", path);
+        }
+    }
+    if ((int64_t)json_array_size(layers) != counts->num_layers) {
+        return ep_error_set(EP_EINVAL, "%s: 'logical_count' must have as many layers in every step",
+                            path);
+    }
+    for (int64_t i = 0; i < counts->num_layers * counts->num_experts; i++) {
+        const int64_t layer = i / counts->num_experts;
+        const int64_t e = i % counts->num_experts;
+        const json_t *experts = json_array_get(layers, (size_t)layer);
+        const json_t *item = json_array_get(experts, (size_t)e);
+        if ((int64_t)json_array_size(experts) != counts->num_experts || !json_is_number(item) ||
+            !(json_number_value(item) >= 0 && json_number_value(item) <= MAX_LOAD)) {
+            return ep_error_set(EP_EINVAL,
+                                "%s: layer %" PRId64 ", expert %" PRId64
+                                ": a number >= 0 for each of %" PRId64 " experts expected",
+                                path, layer, e, counts->num_experts);
+        }
+        counts->load[i] += json_number_value(item);
+    }
+    return EP_OK;
+}
+
+/* SGLang: {"logical_count": [layer][expert]}, or [step][layer][expert], whose steps are added. */
+static enum ep_status read_json(const char *path, const char *text, size_t length,
+                                struct ep_place_counts *counts)
+{
+    json_t *root = NULL;
+    enum ep_status status = ep_json_parse(path, 1, text, length, &root);
+    if (status != EP_OK) {
+        return status;
+    }
+    const json_t *outer = json_object_get(root, "logical_count");
+    const json_t *inner = json_array_get(json_array_get(outer, 0), 0);
+    if (inner == NULL) {
+        status = ep_error_set(EP_EINVAL,
+                              "%s: 'logical_count' must be a list of layers, each a list "
+                              "of numbers",
+                              path);
+    } else if (!json_is_array(inner)) {
+        status = add_json_layers(path, outer, counts);
+    } else {
+        for (size_t i = 0; i < json_array_size(outer) && status == EP_OK; i++) {
+            status = add_json_layers(path, json_array_get(outer, i), counts);
+        }
+    }
+    json_decref(root);
+    return status;
+}
+
+enum ep_status ep_place_counts_load(const char *path, struct ep_place_counts *counts)
+{
+    enum ep_status status;
+    struct ep_place_counts made = {0};
+    char *text = NULL;
+    size_t length = 0;
+    EP_TRY(ep_file_read(path, FILE_LIMIT_BYTES, &text, &length));
+    EP_TRY(text[strspn(text, " \t\r\n")] == '{' ? read_json(path, text, length, &made)
+                                                : read_csv(path, text, length, &made));
     *counts = made;
     made = (struct ep_place_counts){0};
 out:
-    ep_csv_fini(&csv);
+    free(text);
     ep_place_counts_fini(&made);
     return status;
 }

@@ -16,9 +16,10 @@ struct ep_place_counts {
     double *load;        /* [num_layers][num_experts] finite, >= 0 */
 };
 
-/** Read CSV without a header ("-" = standard input): one line per layer, one number >= 0 per
- * expert. Returns EP_EINVAL with file:line for what is no such number, ragged lines, no line, more
- * than EP_PLACE_MAX_SLOTS experts. */
+/** Read loads ("-" = standard input): CSV without a header, one line per layer, one number >= 0 per
+ *  expert; or SGLang's {"logical_count": [layer][expert]}, or [step][layer][expert], the steps
+ * added. Returns EP_EINVAL with file and line (JSON: layer and expert) for what is no such number,
+ * ragged layers, none at all, more than EP_PLACE_MAX_SLOTS experts. */
 EP_MUST_CHECK enum ep_status ep_place_counts_load(const char *path, struct ep_place_counts *counts);
 void ep_place_counts_fini(struct ep_place_counts *counts);
 

@@ -86,37 +86,52 @@ static void fill_group_row(const int32_t *experts, int64_t top_k, int64_t size, 
     }
 }
 
-static enum ep_status init_group_task(const struct ep_place_task *task, struct group_task *g)
+static enum ep_status fill_group_tokens(const struct ep_place_tokens *tokens, int64_t size,
+                                        struct group_task *g)
 {
-    const struct ep_place_shape *shape = &task->shape;
-    const struct ep_place_tokens *tokens = task->tokens;
-    const int64_t size = shape->num_experts / shape->num_groups;
-    *g = (struct group_task){.task = *task, .tokens = *tokens};
     g->topk_idx = malloc((size_t)(tokens->num_tokens * tokens->top_k) * sizeof *g->topk_idx);
-    g->load = calloc((size_t)shape->num_groups, sizeof *g->load);
-    if (g->topk_idx == NULL || g->load == NULL) {
+    if (g->topk_idx == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for the groups of tokens");
     }
     for (int64_t t = 0; t < tokens->num_tokens; t++) {
         fill_group_row(tokens->topk_idx + t * tokens->top_k, tokens->top_k, size,
                        g->topk_idx + t * tokens->top_k);
     }
+    g->tokens = (struct ep_place_tokens){tokens->num_tokens, tokens->top_k, g->topk_idx};
+    g->task.tokens = &g->tokens;
+    return EP_OK;
+}
+
+static enum ep_status init_group_task(const struct ep_place_task *task, struct group_task *g)
+{
+    const struct ep_place_shape *shape = &task->shape;
+    const int64_t size = shape->num_experts / shape->num_groups;
+    *g = (struct group_task){.task = *task};
+    g->load = calloc((size_t)shape->num_groups, sizeof *g->load);
+    if (g->load == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the loads of groups");
+    }
     for (int64_t e = 0; e < shape->num_experts; e++) {
         g->load[e / size] += task->load[e];
     }
-    g->tokens.topk_idx = g->topk_idx;
-    g->task.tokens = &g->tokens;
     g->task.load = g->load;
     g->task.shape = (struct ep_place_shape){.num_experts = shape->num_groups,
                                             .num_ranks = shape->num_nodes,
                                             .num_nodes = 1,
                                             .num_groups = 1,
                                             .num_slots = shape->num_groups};
-    return EP_OK;
+    return task->tokens != NULL ? fill_group_tokens(task->tokens, size, g) : EP_OK;
 }
 
-/* Groups to nodes so that tokens reach few nodes, no node above `node_bound`; then as EPLB, and
- * evened out. busiest: the most load of a rank that comes of it. */
+static void release_group_task(struct group_task *g)
+{
+    free(g->topk_idx);
+    free(g->load);
+}
+
+/* Groups to nodes so that tokens reach few nodes, no node above `node_bound`, or without tokens as
+ * evenly as swaps can; then as EPLB, and evened out. busiest: the most load of a rank that comes of
+ * it. */
 static enum ep_status place_groups(const struct ep_place_task *task, const struct group_task *g,
                                    double node_bound, int32_t *map, double *busiest)
 {
@@ -134,7 +149,8 @@ static enum ep_status place_groups(const struct ep_place_task *task, const struc
     for (int64_t i = 0; i < num_groups; i++) {
         groups[i] = (int32_t)order[i];
     }
-    EP_TRY(ep_place_search(&g->task, &goal, groups));
+    EP_TRY(g->task.tokens != NULL ? ep_place_search(&g->task, &goal, groups)
+                                  : ep_place_balance(&g->task, &goal, groups));
     for (int64_t i = 0; i < num_groups; i++) {
         order[i] = groups[i];
     }
@@ -178,8 +194,7 @@ static enum ep_status search_groups(const struct ep_place_task *task, double ran
     }
 out:
     free(tried);
-    free(g.topk_idx);
-    free(g.load);
+    release_group_task(&g);
     return status;
 }
 
@@ -203,14 +218,40 @@ out:
     return status;
 }
 
+/* Whole groups evened out over nodes first, where that helps the ranks in the end. */
+static enum ep_status even_out_groups(const struct ep_place_task *task, int32_t *map)
+{
+    enum ep_status status;
+    const size_t size = (size_t)task->shape.num_slots * sizeof *map;
+    int32_t *tried = malloc(size);
+    struct group_task g = {0};
+    double now = 0, then = 0;
+    if (tried == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for a placement");
+        goto out;
+    }
+    EP_TRY(init_group_task(task, &g));
+    EP_TRY(place_groups(task, &g, (double)INFINITY, tried, &then));
+    EP_TRY(find_busiest(task, map, &now));
+    if (then < now) {
+        memcpy(map, tried, size);
+    }
+out:
+    free(tried);
+    release_group_task(&g);
+    return status;
+}
+
 static enum ep_status place_hierarchical(const struct ep_place_task *task, int32_t *map)
 {
     enum ep_status status;
     double busiest = 0;
+    const bool grouped = ep_place_keeps_groups(&task->shape);
+    const struct ep_place_goal even = {.within_nodes = grouped};
     EP_TRY(ep_place_eplb.place(task, map));
     if (task->tokens == NULL) {
-        const struct ep_place_goal goal = {.within_nodes = ep_place_keeps_groups(&task->shape)};
-        EP_TRY(ep_place_balance(task, &goal, map));
+        EP_TRY(ep_place_balance(task, &even, map));
+        EP_TRY(grouped ? even_out_groups(task, map) : EP_OK);
     } else {
         EP_TRY(find_busiest(task, map, &busiest));
         EP_TRY(search_nodes_then_ranks(task, busiest * (1 + task->slack), map));

@@ -52,7 +52,7 @@ enum option_key {
 /* clang-format off */
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What to place by (counts, a skew or assignments):", 1},
-    {"counts", KEY_COUNTS, "FILE", 0, "loads: CSV without a header, a line per layer, a number per expert", 1},
+    {"counts", KEY_COUNTS, "FILE", 0, "loads: CSV without a header, a line per layer, a number per expert; or logical_count of SGLang", 1},
     {"skew", KEY_SKEW, "SKEW", 0, "tokens: trace:FILE, trace:sample, counts:FILE, or a generator as in route", 1},
     {"assignments", KEY_ASSIGNMENTS, "FILE", 0, "tokens: a trace file", 1},
     {"layer", KEY_LAYER, "N", 0, "this layer of the trace, counts or assignments", 1},

@@ -40,6 +40,18 @@ grep -q '"max_over_mean":1.208131655' flat
 grep -q 'only evens out loads' warned
 grep -q 'hierarchical' table
 
+# The same counts as SGLang has them, and in two steps that add up to them.
+a='90,132,40,61,104,165,39,4,73,56,183,86' b='20,107,104,64,19,197,187,157,172,86,16,27'
+zeros='0,0,0,0,0,0,0,0,0,0,0,0'
+echo "{\"logical_count\": [[$a], [$b]]}" >layers.json
+echo "{\"logical_count\": [[[$a], [$zeros]], [[$zeros], [$b]]]}" >steps.json
+for file in layers.json steps.json; do
+    "$EPBENCH" place --counts $file --ranks 8 --nodes 2 --groups 4 --replicas 16 \
+        --policy eplb,eplb-global,contiguous --json - >sglang.json
+    grep -v '"counts"' sglang.json >sglang
+    grep -v '"counts"' exact.json | cmp - sglang
+done
+
 # A trace: all policies, fitted to the first half and judged on the rest; the same seed gives the same
 # whatever else is asked for.
 trace="--skew trace:sample --ranks 8 --nodes 4 --token-bytes 100 --window 256"
@@ -218,3 +230,11 @@ bad 'hole.csv:2' --counts hole.csv
 : >empty.csv
 bad 'empty.csv: is empty' --counts empty.csv
 bad 'absent.csv' --counts absent.csv
+echo '{"logical_count": [[1, 2], [3]]}' >ragged.json
+bad 'ragged.json: layer 1, expert 0' --counts ragged.json
+echo '{"logical_count": [[1, -2]]}' >negative.json
+bad 'negative.json: layer 0, expert 1' --counts negative.json
+echo '{"logical_count": [[[1, 2]], [[1, 2], [3, 4]]]}' >uneven.json
+bad 'as many layers in every step' --counts uneven.json
+echo '{"logical_count": 7}' >number.json
+bad "'logical_count' must be a list of layers" --counts number.json
