@@ -225,7 +225,11 @@ static enum ep_status add_strategy(const struct ep_plan_timed_strategy *t, json_
                        ep_json_real(s->dispatch_bytes_per_token + s->combine_bytes_per_token)));
     EP_TRY(ep_json_set(one, "dedup_bytes_per_token", ep_json_real(s->dedup_bytes_per_token)));
     EP_TRY(ep_json_set(one, "layer_time_s", ep_json_real(t->time_s)));
-    EP_TRY(ep_json_set(one, "time_by", text_or_null(t->by)));
+    json_t *by = json_array();
+    EP_TRY(ep_json_set(one, "time_by", by));
+    for (int i = 0; i < 2 && t->by[i] != NULL; i++) {
+        EP_TRY(append(by, json_string(t->by[i])));
+    }
     EP_TRY(ep_json_set(one, "time_beyond", text_or_null(t->beyond)));
     EP_TRY(append(list, json_incref(one)));
 out:

@@ -26,29 +26,30 @@ static struct ep_model_features even_features(const struct ep_plan_report *r,
                                       }};
 }
 
-/* The fastest of the machine's groups that moves copies this way. */
+/* The fastest of the machine's groups that move copies this way: adds its time to t. */
 static enum ep_status time_by_machine(const struct ep_fitted_machine *machine, const char *op,
                                       const struct ep_model_features *features,
-                                      struct ep_plan_timed_strategy *t)
+                                      struct ep_plan_timed_strategy *t, const char **by)
 {
+    const struct ep_fitted_group *best = NULL;
     double least = (double)INFINITY;
     for (int64_t i = 0; i < machine->num_groups; i++) {
         const struct ep_fitted_group *g = &machine->groups[i];
         const double time_s = ep_rung_predict(g->rung, features, g->coefficients);
         if (strcmp(g->op, op) == 0 && strcmp(g->byte_basis, "copies") == 0 && time_s < least) {
-            const char *beyond = ep_fitted_group_extrapolates(g, features);
             least = time_s;
-            t->by = g->name;
-            t->beyond = beyond != NULL ? beyond : t->beyond;
+            best = g;
         }
     }
+    if (best == NULL) {
+        return ep_error_set(EP_EINVAL,
+                            "--machine: no rung was chosen for %s of copies; fit more records", op);
+    }
+    const char *beyond = ep_fitted_group_extrapolates(best, features);
     t->time_s += least;
-    return isfinite(least)
-               ? EP_OK
-               : ep_error_set(EP_EINVAL,
-                              "--machine: no rung was chosen for %s of copies; fit more "
-                              "records",
-                              op);
+    t->beyond = t->beyond != NULL ? t->beyond : beyond;
+    *by = best->name;
+    return EP_OK;
 }
 
 static enum ep_status time_strategy(const struct ep_plan_report *r,
@@ -60,18 +61,17 @@ static enum ep_status time_strategy(const struct ep_plan_report *r,
     const double sent =
         there.values[EP_FEATURE_H_RANK_BYTES] + back.values[EP_FEATURE_H_RANK_BYTES];
     const bool asked = r->machine != NULL || !isnan(r->bw_bytes_per_s);
-    t->by = "";
     t->time_s = asked && t->strategy.possible ? 0 : (double)NAN;
     if (isnan(t->time_s) || sent == 0) {
         return EP_OK; /* where nothing is sent, nothing has to be predicted */
     }
     if (r->machine == NULL) {
         t->time_s = sent / r->bw_bytes_per_s;
-        t->by = "bytes / bandwidth";
+        t->by[0] = "bytes / bandwidth";
         return EP_OK;
     }
-    EP_TRY(time_by_machine(r->machine, "dispatch", &there, t));
-    EP_TRY(time_by_machine(r->machine, "combine", &back, t));
+    EP_TRY(time_by_machine(r->machine, "dispatch", &there, t, &t->by[0]));
+    EP_TRY(time_by_machine(r->machine, "combine", &back, t, &t->by[1]));
 out:
     return status;
 }
@@ -131,7 +131,7 @@ enum ep_status ep_plan_report_finish(struct ep_plan_report *report)
     ep_plan_compare_strategies(report->config, report->num_ranks, strategies);
     take_sampled_dedup(report, &strategies[EP_PLAN_EXPERTS_SPREAD]);
     for (int i = 0; i < EP_PLAN_NUM_STRATEGIES; i++) {
-        report->strategies[i].strategy = strategies[i];
+        report->strategies[i] = (struct ep_plan_timed_strategy){.strategy = strategies[i]};
         EP_TRY(time_strategy(report, &report->strategies[i]));
     }
     collect_notes(report);
@@ -372,6 +372,7 @@ static enum ep_status print_strategies(const struct ep_plan_report *r, FILE *out
                                           "bytes/token", "dedup",    "time of a layer"};
     struct ep_table *table = NULL;
     enum ep_status status = ep_table_create(headers, 6, &table);
+    const struct ep_plan_timed_strategy *first = &r->strategies[EP_PLAN_EXPERTS_SPREAD];
     const char *beyond = NULL;
     if (status != EP_OK) {
         return status;
@@ -411,11 +412,12 @@ static enum ep_status print_strategies(const struct ep_plan_report *r, FILE *out
         }
     }
     if (r->machine != NULL) {
-        fprintf(
-            out,
-            "times: as fitted on %s, load spread evenly, TP's collectives as if all-to-all%s%s\n",
-            r->machine->host, beyond != NULL ? "; beyond what was measured: " : "",
-            beyond != NULL ? beyond : "");
+        fprintf(out,
+                "times: as fitted on %s (%s, %s), load spread evenly;\nTP's collectives as if they "
+                "were these%s%s\n",
+                r->machine->host, first->by[0] != NULL ? first->by[0] : "nothing to send",
+                first->by[1] != NULL ? first->by[1] : "nothing to send",
+                beyond != NULL ? "; beyond what was measured: " : "", beyond != NULL ? beyond : "");
     } else if (!isnan(r->bw_bytes_per_s)) {
         fprintf(out, "times: bytes that a rank sends / bandwidth; no latency, no skew\n");
     }

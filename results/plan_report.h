@@ -16,7 +16,7 @@ enum { EP_PLAN_MAX_NOTES = 12 };
 struct ep_plan_timed_strategy {
     struct ep_plan_strategy strategy;
     double time_s;      /* dispatch and combine of one layer; NaN = no machine or bandwidth given */
-    const char *by;     /* what gave the time; "" where there is none */
+    const char *by[2];  /* what gave the times there and back; NULL = none */
     const char *beyond; /* feature outside of what the machine file has seen; NULL = none */
 };
 

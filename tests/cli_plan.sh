@@ -58,6 +58,8 @@ awk -F'[:,]' '/"layer_time_s"/ { time[n++] = $2 }
     { grep layer_time out; fail "times are not what the machine file says"; }
 plan --world 8 --ranks 8 --machine run/machine.json --json - >out
 has out '"time_beyond": "ranks"'
+has out '"dispatch alltoallv'
+has out '"combine alltoallv'
 echo '{"schema": 1}' >broken.json
 refused 'broken.json' --model mixtral-8x7b --world 8 --machine broken.json
 
