@@ -262,10 +262,10 @@ static enum ep_status print_plans(const struct ep_plan_report *r, int64_t most, 
     }
     fprintf(
         out,
-        "\nThose that fit first, then by bytes sent per token. GiB on the fullest rank,\n%s: "
-        "weights%s,\nact = activations and token buffers; sent: GiB sent by a rank in a step.\n",
+        "\nThose that fit first, then by bytes sent per token. GiB on the fullest rank, %s;\n%sact "
+        "= activations and token buffers; sent: GiB that a rank sends in a step.\n",
         ep_plan_deciding(r->config) == EP_PLAN_P99 ? "at p99" : "worst sample",
-        r->config->training ? ", state = gradients and optimizer" : "");
+        r->config->training ? "state = gradients and optimizer; " : "");
     status = ep_table_print(table, out);
     ep_table_destroy(table);
     fprintf(out, "first: %s\n", r->set->plans[0].reason);
