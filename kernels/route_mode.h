@@ -47,6 +47,7 @@ struct ep_route_section {
 /** The rows of the tables. */
 extern const struct ep_route_mode ep_route_mode_steps;
 extern const struct ep_route_mode ep_route_mode_compare;
+extern const struct ep_route_mode ep_route_mode_domains;
 
 /** Row `index` of the tables, in the order of --help and of the report; NULL past the last. */
 const struct ep_route_mode *ep_route_mode_get(int index);

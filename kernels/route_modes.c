@@ -5,6 +5,7 @@
 static const struct ep_route_mode *const modes[] = {
     &ep_route_mode_steps,
     &ep_route_mode_compare,
+    &ep_route_mode_domains,
     NULL,
 };
 
