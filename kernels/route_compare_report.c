@@ -124,8 +124,10 @@ static enum ep_status print_traffic(const struct ep_compare *c, FILE *out)
                          ep_format_bytes((double)r->rows[m].remote * (double)c->row_bytes, bytes,
                                          sizeof bytes));
         }
-        ep_table_add(table, "%.3f", r->expert.max_over_mean);
-        ep_table_add(table, "%.3f", r->rank.max_over_mean);
+        const double uneven[] = {r->expert.max_over_mean, r->rank.max_over_mean};
+        for (int j = 0; j < 2; j++) { /* none where every copy was dropped */
+            ep_table_add(table, isnan(uneven[j]) ? "-" : "%.3f", uneven[j]);
+        }
         ep_table_add(table, "%s", r->isa);
     }
     EP_TRY(ep_table_print(table, out));

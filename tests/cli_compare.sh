@@ -70,6 +70,11 @@ has losses.json '"tutel-load-importance": null'
 has out 'megatron                 1.6715     -   1.6715'
 refused '--losses is for --compare' --losses
 
+# a capacity of 0 rows leaves nothing, and no ratio of nothing
+"$EPBENCH" route --compare top1 --experts 8 --ranks 8 --tokens 1 --capacity-rule switch >out
+has out '0 B                -              -'
+! grep -qi nan out || fail "a NaN is printed"
+
 refused "unknown router 'top3'; did you mean 'top1'" --compare top3 --experts 8
 refused '--top-k is needed for router softmax' --compare softmax --experts 8
 refused '--experts, --model or --logits is needed' --compare top1
