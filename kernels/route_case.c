@@ -4,6 +4,7 @@
 
 #include "base/units.h"
 #include "kernels/counts.h"
+#include "kernels/min_tokens.h"
 #include "kernels/place_file.h"
 #include "kernels/gate_source.h"
 #include "kernels/route_capacity.h"
@@ -493,6 +494,31 @@ static void warn_of_recording(struct ep_route_case *r)
     }
 }
 
+/* Tokens of all ranks are a step's. */
+static enum ep_status warn_of_batch(const struct ep_route_options *o, struct ep_route_case *r)
+{
+    enum ep_status status;
+    struct ep_min_tokens plan;
+    const struct ep_min_tokens_shape shape = {.num_experts = r->num_experts,
+                                              .top_k = r->top_k,
+                                              .num_tokens = r->num_tokens,
+                                              .sequence_tokens = 1};
+    double *loads = malloc((size_t)r->num_experts * sizeof *loads);
+    if (loads == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " experts", r->num_experts);
+    }
+    for (int64_t e = 0; e < r->num_experts; e++) {
+        loads[e] = (double)r->traffic.expert_copies[e];
+    }
+    EP_TRY(ep_min_tokens_plan(loads, &shape, o->min_tokens, &plan));
+    if (plan.low_tokens < (double)plan.wanted) {
+        ep_min_tokens_warn(&plan, add_warning(r), EP_ROUTE_WARNING_SIZE);
+    }
+out:
+    free(loads);
+    return status;
+}
+
 enum ep_status ep_route_case_init(const struct ep_route_options *options,
                                   struct ep_route_case *route)
 {
@@ -511,6 +537,7 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     EP_TRY(measure_loads(route));
     measure_fan_out(route);
     fill_plain(route);
+    EP_TRY(o.min_tokens > 0 ? warn_of_batch(&o, route) : EP_OK);
     route->style = o.capacity.style;
     EP_TRY(ep_route_capacity_create(&o.capacity, route, token_ranks, &route->capacity));
 out:

@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 /** Most ranks of a case: two matrices of 8 bytes per pair are kept, 1 GiB at 8,192. */
-enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 8, EP_ROUTE_WARNING_SIZE = 160 };
+enum { EP_ROUTE_MAX_RANKS = 8192, EP_ROUTE_MAX_WARNINGS = 8, EP_ROUTE_WARNING_SIZE = 256 };
 
 struct ep_gate_source;    /* kernels/gate_source.h */
 struct ep_route_capacity; /* kernels/route_capacity.h */

@@ -56,6 +56,10 @@ static const struct argp_option options[] = {
     {"bandwidth", KEY(EP_ROUTE_BANDWIDTH), "RATE", 0,
      "for the plain cost, with unit: 400Gb/s, 50GB/s", 3},
     {NULL, 0, NULL, 0, "Output:", 4},
+    {"min-tokens-per-expert", KEY(EP_ROUTE_MIN_TOKENS), "N", 0,
+     "warn where experts get fewer than N of the tokens, and say which batch would do (default: "
+     "no warning; with --steps 32)",
+     4},
     {"json", KEY(EP_ROUTE_JSON), "FILE", 0,
      "write JSON; - = standard output, in place of the tables", 4},
     {0}};
@@ -132,6 +136,8 @@ static enum ep_status parse_value(enum ep_route_option option, const char *arg,
         return ep_dtype_parse(arg, "--dtype", &o->dtype);
     case EP_ROUTE_BANDWIDTH:
         return ep_parse_bandwidth(arg, "--bandwidth", &o->bw_bytes_per_s);
+    case EP_ROUTE_MIN_TOKENS:
+        return ep_parse_i64(arg, "--min-tokens-per-expert", 1, INT32_MAX, &o->min_tokens);
     case EP_ROUTE_TOKEN_BYTES:
         status = ep_parse_size(arg, "--token-bytes", &o->token_bytes);
         return status != EP_OK || o->token_bytes > 0
@@ -189,6 +195,7 @@ const char *ep_route_option_name(enum ep_route_option option)
         [EP_ROUTE_DTYPE] = "--dtype",
         [EP_ROUTE_TOKEN_BYTES] = "--token-bytes",
         [EP_ROUTE_BANDWIDTH] = "--bandwidth",
+        [EP_ROUTE_MIN_TOKENS] = "--min-tokens-per-expert",
         [EP_ROUTE_JSON] = "--json",
         [EP_ROUTE_CAPACITY] = "--capacity",
     };

@@ -36,6 +36,7 @@ enum ep_route_option {
     EP_ROUTE_DTYPE,
     EP_ROUTE_TOKEN_BYTES,
     EP_ROUTE_BANDWIDTH,
+    EP_ROUTE_MIN_TOKENS,
     EP_ROUTE_JSON,
     EP_ROUTE_CAPACITY, /* any of ep_capacity_argp's */
     EP_ROUTE_NUM_OPTIONS
@@ -74,6 +75,7 @@ struct ep_route_options {
     int64_t seed; /* default 1 */
     enum ep_dtype dtype;
     double bw_bytes_per_s;
+    int64_t min_tokens; /* per expert and step; below, a warning */
     struct ep_capacity_options capacity;
 };
 

@@ -133,31 +133,17 @@ static void print_foot(const struct ep_steps *s, FILE *out)
 
 /* --- warnings -------------------------------------------------------------------------------- */
 
-enum { WARNING_SIZE = 320 };
+enum { WARNING_SIZE = 400 };
 
 /* Text of the warning of a case, or false where there is nothing to warn of. */
-static bool warn_of(const struct ep_steps *s, const struct ep_steps_case *c,
-                    char text[WARNING_SIZE])
+static bool warn_of(const struct ep_steps_case *c, char text[WARNING_SIZE])
 {
-    if (c->batch.low_tokens >= (double)s->min_tokens) {
+    char batch[256];
+    if (!ep_min_tokens_warn(&c->batch, batch, sizeof batch)) {
         return false;
     }
-    const int length =
-        snprintf(text, WARNING_SIZE,
-                 "aux weight %g, jitter %g, bias rate %g: %" PRId64 " of %" PRId64
-                 " experts get fewer than %" PRId64
-                 " tokens per step (--min-tokens-per-expert), the one at the 10 %% quantile %.1f; ",
-                 c->aux_weight, c->jitter, c->bias_rate, c->batch.num_starved,
-                 s->config.num_experts, s->min_tokens, c->batch.low_tokens);
-    if (c->batch.tokens < 0) {
-        snprintf(text + length, (size_t)(WARNING_SIZE - length),
-                 "no batch would do at this load, %" PRId64 " tokens at an even one",
-                 c->batch.even_tokens);
-    } else {
-        snprintf(text + length, (size_t)(WARNING_SIZE - length),
-                 "%" PRId64 " tokens per step would do at this load, %" PRId64 " at an even one",
-                 c->batch.tokens, c->batch.even_tokens);
-    }
+    snprintf(text, WARNING_SIZE, "aux weight %g, jitter %g, bias rate %g: %s", c->aux_weight,
+             c->jitter, c->bias_rate, batch);
     return true;
 }
 
@@ -293,7 +279,7 @@ static enum ep_status save_json(const struct ep_steps *s, const char *path)
     for (int64_t i = 0; i < s->num_cases; i++) {
         json_t *object = json_object();
         if (json_array_append_new(cases, object) != 0 ||
-            (warn_of(s, &s->cases[i], text) &&
+            (warn_of(&s->cases[i], text) &&
              json_array_append_new(warnings, json_string(text)) != 0)) {
             EP_TRY(ep_error_set(EP_ENOMEM, "no memory for JSON"));
         }
@@ -343,10 +329,10 @@ static enum ep_status run(const struct ep_route_options *o, const void *options)
                                              .num_tokens = o->tokens,
                                              .clusters.seed = (uint64_t)o->seed};
     EP_TRY(check_file(given->path));
-    EP_TRY(ep_steps_create(given, &shape, o->json_path != NULL || given->path != NULL,
-                           show_progress, &steps));
+    EP_TRY(ep_steps_create(given, &shape, o->min_tokens,
+                           o->json_path != NULL || given->path != NULL, show_progress, &steps));
     for (int64_t i = 0; i < steps->num_cases; i++) {
-        if (warn_of(steps, &steps->cases[i], text)) {
+        if (warn_of(&steps->cases[i], text)) {
             fprintf(stderr, "epbench route: warning: %s\n", text);
         }
     }
@@ -370,7 +356,7 @@ const struct ep_route_mode ep_route_mode_steps = {
     .name = "--steps",
     .uses = EP_ROUTE_BIT(EP_ROUTE_EXPERTS) | EP_ROUTE_BIT(EP_ROUTE_TOP_K) |
             EP_ROUTE_BIT(EP_ROUTE_TOKENS) | EP_ROUTE_BIT(EP_ROUTE_SEED) |
-            EP_ROUTE_BIT(EP_ROUTE_JSON),
+            EP_ROUTE_BIT(EP_ROUTE_MIN_TOKENS) | EP_ROUTE_BIT(EP_ROUTE_JSON),
     .argp = &ep_steps_argp,
     .options_size = sizeof(struct ep_steps_options),
     .asked = asked,

@@ -2,8 +2,6 @@
 /* Training every combination of a sweep, and summing it up. */
 #include "kernels/steps.h"
 
-#include "base/stats.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -98,39 +96,6 @@ static void keep_step(const struct ep_dynamics_step *m, double *values)
     values[EP_STEPS_Z_LOSS] = m->z_loss;
 }
 
-static int64_t whole_sequences(double tokens, int64_t sequence_tokens)
-{
-    return (int64_t)ceil(tokens / (double)sequence_tokens) * sequence_tokens;
-}
-
-enum ep_status ep_steps_plan_batch(const double *loads, const struct ep_dynamics_config *config,
-                                   int64_t min_tokens, struct ep_steps_batch *batch)
-{
-    const int64_t num_experts = config->num_experts;
-    const int64_t sequence_tokens = config->clusters.sequence_tokens;
-    double *sorted = malloc((size_t)num_experts * sizeof *sorted);
-    if (sorted == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for loads of %" PRId64 " experts", num_experts);
-    }
-    memcpy(sorted, loads, (size_t)num_experts * sizeof *sorted);
-    ep_stats_sort(sorted, num_experts);
-    const double copies = (double)min_tokens * (double)num_experts; /* of all experts, if even */
-    *batch = (struct ep_steps_batch){
-        .low_tokens = ep_stats_quantile_sorted(sorted, num_experts, 0.1),
-        .tokens = -1,
-        .even_tokens = whole_sequences(copies / (double)config->top_k, sequence_tokens),
-    };
-    for (int64_t e = 0; e < num_experts; e++) {
-        batch->num_starved += sorted[e] < (double)min_tokens;
-    }
-    if (batch->low_tokens >= 1) {
-        const double factor = (double)min_tokens / batch->low_tokens;
-        batch->tokens = whole_sequences((double)config->num_tokens * factor, sequence_tokens);
-    }
-    free(sorted);
-    return EP_OK;
-}
-
 /* Means over the last steps. */
 static void sum_up(const struct ep_steps *s, struct ep_steps_case *c)
 {
@@ -163,7 +128,11 @@ static enum ep_status train(const struct ep_steps *s, struct ep_steps_case *c)
         }
     }
     sum_up(s, c);
-    EP_TRY(ep_steps_plan_batch(c->final_loads, &config, s->min_tokens, &c->batch));
+    const struct ep_min_tokens_shape shape = {.num_experts = num,
+                                              .top_k = config.top_k,
+                                              .num_tokens = config.num_tokens,
+                                              .sequence_tokens = config.clusters.sequence_tokens};
+    EP_TRY(ep_min_tokens_plan(c->final_loads, &shape, s->min_tokens, &c->batch));
 out:
     ep_dynamics_destroy(dynamics);
     return status;
@@ -216,8 +185,8 @@ out:
 }
 
 enum ep_status ep_steps_create(const struct ep_steps_options *options,
-                               const struct ep_dynamics_config *shape, bool keep_loads,
-                               ep_steps_progress progress, struct ep_steps **steps)
+                               const struct ep_dynamics_config *shape, int64_t min_tokens,
+                               bool keep_loads, ep_steps_progress progress, struct ep_steps **steps)
 {
     enum ep_status status;
     struct ep_steps *s = calloc(1, sizeof *s);
@@ -227,7 +196,7 @@ enum ep_status ep_steps_create(const struct ep_steps_options *options,
     EP_ASSERT(options->num_steps >= 1);
     s->num_steps = options->num_steps;
     s->num_final = s->num_steps >= 10 ? s->num_steps / 10 : 1;
-    s->min_tokens = or_else(options->min_tokens, 32);
+    s->min_tokens = or_else(min_tokens, 32);
     EP_TRY(fill_config(options, shape, &s->config));
     EP_TRY(make_cases(options, keep_loads, s));
     for (int64_t i = 0; i < s->num_cases; i++) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/dynamics.h"
+#include "kernels/min_tokens.h"
 #include "kernels/steps_options.h"
 
 #include <stdbool.h>
@@ -34,25 +35,16 @@ struct ep_steps_column {
 };
 extern const struct ep_steps_column ep_steps_columns[EP_STEPS_NUM_VALUES];
 
-/** The batch that an expert's tokens ask for. */
-struct ep_steps_batch {
-    double low_tokens;   /* tokens per step of the expert at the 10 % quantile, by mean load */
-    int64_t num_starved; /* experts whose mean load is below the minimum */
-    int64_t tokens;      /* per step, for the quantile to reach the minimum at this load, in whole
-                          * sequences; -1 = none would do: the quantile has not even one token */
-    int64_t even_tokens; /* the same, were the load even */
-};
-
 /** One training. Values are means over the last tenth of the steps (at least one). */
 struct ep_steps_case {
     double aux_weight;
     double jitter;
     double bias_rate;
     double finals[EP_STEPS_NUM_VALUES];
-    double *final_loads; /* [num_experts] */
-    struct ep_steps_batch batch;
-    double *values; /* [num_steps][EP_STEPS_NUM_VALUES] */
-    int64_t *loads; /* [num_steps][num_experts] copies; NULL unless kept */
+    double *final_loads;        /* [num_experts] */
+    struct ep_min_tokens batch; /* by final_loads */
+    double *values;             /* [num_steps][EP_STEPS_NUM_VALUES] */
+    int64_t *loads;             /* [num_steps][num_experts] copies; NULL unless kept */
 };
 
 /** Made by ep_steps_create, freed with ep_steps_destroy. */
@@ -76,17 +68,9 @@ typedef void (*ep_steps_progress)(int64_t index, int64_t num_cases);
  *  EP_ENOMEM. O(cases x steps x tokens x (experts x dim + top_k x dim)). */
 EP_MUST_CHECK enum ep_status ep_steps_create(const struct ep_steps_options *options,
                                              const struct ep_dynamics_config *shape,
-                                             bool keep_loads, ep_steps_progress progress,
-                                             struct ep_steps **steps);
+                                             int64_t min_tokens, bool keep_loads,
+                                             ep_steps_progress progress, struct ep_steps **steps);
 void ep_steps_destroy(struct ep_steps *steps);
-
-/** The batch that gives the expert at the 10 % quantile `min_tokens` per step.
- *  loads   [num_experts] mean copies per step, which grow in proportion to the batch
- *  config  its experts, top-k, tokens and sequences are read
- *  Returns EP_ENOMEM. */
-EP_MUST_CHECK enum ep_status ep_steps_plan_batch(const double *loads,
-                                                 const struct ep_dynamics_config *config,
-                                                 int64_t min_tokens, struct ep_steps_batch *batch);
 
 /** 0.01 to 0.1: what most published weights of balancing losses of value 1 lie in. */
 bool ep_steps_is_usual(double aux_weight);

@@ -23,8 +23,7 @@ enum {
     KEY_DIM,
     KEY_SEQUENCE,
     KEY_LR,
-    KEY_ROUTER_LR,
-    KEY_MIN_TOKENS
+    KEY_ROUTER_LR
 };
 
 static const struct argp_option options[] = {
@@ -50,10 +49,6 @@ static const struct argp_option options[] = {
     {"sequence", KEY_SEQUENCE, "N", 0, "consecutive tokens of one cluster (default 8)", 6},
     {"lr", KEY_LR, "R", 0, "experts' learning rate in units of outputs / D (default 1)", 6},
     {"router-lr", KEY_ROUTER_LR, "R", 0, "router's learning rate in units of 1 / D (default 2)", 6},
-    {"min-tokens-per-expert", KEY_MIN_TOKENS, "N", 0,
-     "warn where an expert's tokens per step fall below N (default 32), and say which batch would "
-     "do",
-     6},
     {"output", 'o', "FILE", 0, "write every step's values as TSV; FILE must not exist", 6},
     {0}};
 
@@ -125,8 +120,6 @@ static enum ep_status parse_value(int key, const char *arg, struct ep_steps_opti
         return parse_rate(arg, "--lr", &o->expert_rate);
     case KEY_ROUTER_LR:
         return parse_rate(arg, "--router-lr", &o->router_rate);
-    case KEY_MIN_TOKENS:
-        return ep_parse_i64(arg, "--min-tokens-per-expert", 1, INT32_MAX, &o->min_tokens);
     default:
         break;
     }
@@ -151,7 +144,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         ep_error_set(EP_EINVAL, "--%s needs --steps", o->first);
         return EINVAL;
     }
-    if (key != 'o' && (key < KEY_STEPS || key > KEY_MIN_TOKENS)) {
+    if (key != 'o' && (key < KEY_STEPS || key > KEY_ROUTER_LR)) {
         return ARGP_ERR_UNKNOWN;
     }
     if (o->first == NULL && key != KEY_STEPS) {

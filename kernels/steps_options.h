@@ -33,9 +33,8 @@ struct ep_steps_options {
     double zipf;
     double expert_rate;
     double router_rate;
-    int64_t min_tokens; /* per expert and step */
-    const char *path;   /* -o: TSV of every step; borrowed */
-    const char *first;  /* name of an option that needs --steps; borrowed literal */
+    const char *path;  /* -o: TSV of every step; borrowed */
+    const char *first; /* name of an option that needs --steps; borrowed literal */
 };
 
 /** --steps --aux-loss --jitter ... as an argp child; input is a struct ep_steps_options. At the end

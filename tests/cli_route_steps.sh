@@ -45,6 +45,13 @@ has table 'sigmoid'
 has table 'zipf 1'
 has table 'z-loss 0.001'
 
+# the same of a counted routing: 2 ranks x 100 tokens x 2 copies on 8 experts are 50 each at an even load
+"$EPBENCH" route --experts 8 --top-k 2 --ranks 2 --tokens 100 --min-tokens-per-expert 80 >out 2>err
+has err 'experts get fewer than 80 tokens per step'
+has err '320 at an even one'
+"$EPBENCH" route --experts 8 --top-k 2 --ranks 2 --tokens 100 --min-tokens-per-expert 10 >out 2>err
+[ ! -s err ] || { cat err; fail "no warning expected"; }
+
 touch there.tsv
 refused 'there.tsv exists' --steps 2 -o there.tsv
 refused '--aux-loss needs --steps' --aux-loss 1

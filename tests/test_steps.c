@@ -13,27 +13,37 @@ static void test_batch_by_hand(void **state)
 {
     (void)state;
     const double loads[] = {80, 16, 24, 32, 40, 48, 56, 64, 72, 8};
-    struct ep_dynamics_config c = {
-        .num_experts = 10, .top_k = 1, .num_tokens = 440, .clusters.sequence_tokens = 8};
-    struct ep_steps_batch batch;
-    CHECK_OK(ep_steps_plan_batch(loads, &c, 32, &batch));
-    CHECK_NEAR(batch.low_tokens, 15.2, 1e-12);
-    assert_int_equal(batch.tokens, 928);
-    assert_int_equal(batch.even_tokens, 320);
-    assert_int_equal(batch.num_starved, 3); /* 8 16 24 */
-    c.top_k = 4;                            /* the same loads come of 110 tokens */
-    c.num_tokens = 110;
-    CHECK_OK(ep_steps_plan_batch(loads, &c, 32, &batch));
-    assert_int_equal(batch.tokens, 232); /* 110 x 32 / 15.2 = 231.6 */
-    assert_int_equal(batch.even_tokens, 80);
+    struct ep_min_tokens_shape shape10 = {
+        .num_experts = 10, .top_k = 1, .num_tokens = 440, .sequence_tokens = 8};
+    struct ep_min_tokens plan;
+    char text[256];
+    CHECK_OK(ep_min_tokens_plan(loads, &shape10, 32, &plan));
+    CHECK_NEAR(plan.low_tokens, 15.2, 1e-12);
+    assert_int_equal(plan.tokens, 928);
+    assert_int_equal(plan.even_tokens, 320);
+    assert_int_equal(plan.num_starved, 3); /* 8 16 24 */
+    assert_true(ep_min_tokens_warn(&plan, text, sizeof text));
+    assert_string_equal(text, "3 of 10 experts get fewer than 32 tokens per step "
+                              "(--min-tokens-per-expert), the one at the 10 % quantile 15.2; 928 "
+                              "tokens per step would do at this load, 320 at an even one");
+    shape10.top_k = 4; /* the same loads come of 110 tokens */
+    shape10.num_tokens = 110;
+    CHECK_OK(ep_min_tokens_plan(loads, &shape10, 32, &plan));
+    assert_int_equal(plan.tokens, 232); /* 110 x 32 / 15.2 = 231.6 */
+    assert_int_equal(plan.even_tokens, 80);
+    CHECK_OK(ep_min_tokens_plan(loads, &shape10, 15, &plan));
+    assert_false(ep_min_tokens_warn(&plan, text, sizeof text));
+    assert_string_equal(text, "");
     /* starved: an expert at the quantile with less than one token, whatever the batch */
     const double starved[] = {0.5, 0.5, 0.5, 438.5};
-    c = (struct ep_dynamics_config){
-        .num_experts = 4, .top_k = 1, .num_tokens = 440, .clusters.sequence_tokens = 1};
-    CHECK_OK(ep_steps_plan_batch(starved, &c, 32, &batch));
-    assert_int_equal(batch.tokens, -1);
-    assert_int_equal(batch.even_tokens, 128);
-    assert_int_equal(batch.num_starved, 3);
+    const struct ep_min_tokens_shape shape4 = {
+        .num_experts = 4, .top_k = 1, .num_tokens = 440, .sequence_tokens = 1};
+    CHECK_OK(ep_min_tokens_plan(starved, &shape4, 32, &plan));
+    assert_int_equal(plan.tokens, -1);
+    assert_int_equal(plan.even_tokens, 128);
+    assert_int_equal(plan.num_starved, 3);
+    assert_true(ep_min_tokens_warn(&plan, text, sizeof text));
+    assert_non_null(strstr(text, "no batch would do at this load, 128 at"));
 }
 
 static struct ep_steps_options make_options(int64_t num_steps)
@@ -66,7 +76,7 @@ static void test_sweep(void **state)
     o.bias_rates = (struct ep_steps_list){.values = {0, 0.01}, .num = 2};
     struct ep_steps *s = NULL;
     num_calls = 0;
-    CHECK_OK(ep_steps_create(&o, &shape, true, count_progress, &s));
+    CHECK_OK(ep_steps_create(&o, &shape, 0, true, count_progress, &s));
     assert_int_equal(num_calls, 13);
     assert_int_equal(last_index, 12);
     assert_int_equal(s->num_cases, 12);
@@ -109,7 +119,7 @@ static void test_defaults_and_refusals(void **state)
     struct ep_dynamics_config none = {.num_tokens = 64};
     struct ep_steps *s = NULL;
     o.num_clusters = 0;
-    CHECK_OK(ep_steps_create(&o, &none, false, NULL, &s));
+    CHECK_OK(ep_steps_create(&o, &none, 0, false, NULL, &s));
     assert_int_equal(s->num_cases, 8);
     assert_int_equal(s->num_final, 1);
     assert_int_equal(s->min_tokens, 32);
@@ -128,17 +138,17 @@ static void test_defaults_and_refusals(void **state)
 
     struct ep_dynamics_config bad = shape;
     bad.top_k = 5;
-    CHECK_FAILS(ep_steps_create(&o, &bad, false, NULL, &s), EP_EINVAL, "--top-k 5");
+    CHECK_FAILS(ep_steps_create(&o, &bad, 0, false, NULL, &s), EP_EINVAL, "--top-k 5");
     bad.top_k = 2;
     bad.num_tokens = 33;
-    CHECK_FAILS(ep_steps_create(&o, &bad, false, NULL, &s), EP_EINVAL, "whole sequences of 4");
+    CHECK_FAILS(ep_steps_create(&o, &bad, 0, false, NULL, &s), EP_EINVAL, "whole sequences of 4");
     o.num_steps = EP_STEPS_MAX_STEPS;
     o.aux_weights.num = EP_STEPS_MAX_SWEEP;
-    CHECK_FAILS(ep_steps_create(&o, &shape, true, NULL, &s), EP_EINVAL, "values can be kept");
+    CHECK_FAILS(ep_steps_create(&o, &shape, 0, true, NULL, &s), EP_EINVAL, "values can be kept");
     o = make_options(1);
     o.dim = 1 << 16;
     bad.num_experts = 1 << 16;
-    CHECK_FAILS(ep_steps_create(&o, &bad, false, NULL, &s), EP_EINVAL, "numbers: at most");
+    CHECK_FAILS(ep_steps_create(&o, &bad, 0, false, NULL, &s), EP_EINVAL, "numbers: at most");
 }
 
 int main(void)
