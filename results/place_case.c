@@ -213,10 +213,11 @@ static enum ep_status judge_part(const struct ep_place_case *run, const struct e
     enum ep_status status;
     struct ep_place_schedule schedule = {result->map, 1, tokens->num_tokens};
     if (result->policy->over_time) {
-        struct ep_place_dynamic_options options = {.window_tokens = run->options.window_tokens,
-                                                   .every = run->options.every,
-                                                   .hysteresis = run->options.hysteresis};
-        EP_TRY(ep_place_policy_find(run->options.dynamic_policy, &options.policy));
+        const struct ep_place_dynamic_options options = {.window_tokens =
+                                                             run->options.window_tokens,
+                                                         .every = run->options.every,
+                                                         .hysteresis = run->options.hysteresis,
+                                                         .policy = run->dynamic_policy};
         EP_TRY(ep_place_follow(task, tokens, result->map, &options, &part->dynamic));
         schedule = (struct ep_place_schedule){part->dynamic.maps, part->dynamic.num_windows,
                                               options.window_tokens};
@@ -255,7 +256,7 @@ static enum ep_status run_policy(const struct ep_place_case *run, int64_t layer,
         status = ep_error_set(EP_ENOMEM, "no memory for a placement");
         goto out;
     }
-    EP_TRY(ep_place_run(policy, &task, result->map));
+    EP_TRY(ep_place_run(policy->over_time ? run->dynamic_policy : policy, &task, result->map));
     EP_TRY(ep_place_fill_loads(&run->shape, task.load, result->map, result->rank_load,
                                result->node_load));
     if (in->has_tokens) {
@@ -355,6 +356,12 @@ static enum ep_status prepare(const struct ep_place_options *options, struct ep_
     EP_TRY(ep_place_input_load(&run->options.source, &run->input));
     EP_TRY(set_shape(run));
     EP_TRY(choose_policies(run));
+    EP_TRY(ep_place_policy_find(run->options.dynamic_policy, &run->dynamic_policy));
+    if (run->dynamic_policy->over_time) {
+        status = ep_error_set(EP_EINVAL, "--dynamic-policy: %s cannot place anew by itself",
+                              run->dynamic_policy->name);
+        goto out;
+    }
     if (run->options.save_path != NULL && run->num_policies != 1) {
         status =
             ep_error_set(EP_EINVAL, "--save writes the maps of one policy; --policy names %" PRId64,

@@ -89,7 +89,8 @@ struct ep_place_case {
     int64_t expert_bytes;                    /* 0 = not known */
     const struct ep_place_policy **policies; /* [num_policies] */
     int64_t num_policies;
-    struct ep_place_result *results; /* [num_layers * num_policies] layer by layer */
+    const struct ep_place_policy *dynamic_policy; /* that dynamic starts with and places anew by */
+    struct ep_place_result *results;              /* [num_layers * num_policies] layer by layer */
     int64_t num_results;
     char warnings[EP_PLACE_MAX_WARNINGS][EP_PLACE_WARNING_SIZE];
     int num_warnings;

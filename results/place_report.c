@@ -355,7 +355,7 @@ static json_t *dynamic_object(const struct ep_place_case *run, const struct ep_p
         return json_null();
     }
     return json_pack(
-        "{s:s,s:I,s:I,s:I,s:f,s:I,s:I,s:I,s:o}", "policy", run->options.dynamic_policy, "windows",
+        "{s:s,s:I,s:I,s:I,s:f,s:I,s:I,s:I,s:o}", "policy", run->dynamic_policy->name, "windows",
         (json_int_t)d->num_windows, "window_tokens", (json_int_t)run->options.window_tokens,
         "every", (json_int_t)run->options.every, "hysteresis", run->options.hysteresis, "looks",
         (json_int_t)d->num_looks, "replaced", (json_int_t)d->num_replaced, "experts_moved",

@@ -214,6 +214,8 @@ bad '--nodes 3 does not divide 8 ranks' --counts C.csv --nodes 3
 bad 'contradict 8 ranks' --counts C.csv --nodes 2 --ranks-per-node 2
 bad '--fit-share is for tokens' --counts C.csv --fit-share 0.5
 bad '--fit-share' --skew trace:sample --fit-share 0
+bad 'cannot place anew' --skew trace:sample --policy dynamic --dynamic-policy dynamic
+bad "did you mean 'eplb'" --skew trace:sample --policy dynamic --dynamic-policy epbl
 bad 'neither first nor blocks' --skew trace:sample --by half
 bad '--machine predicts' --counts C.csv --machine run/machine.json
 bad 'absent.json' --skew trace:sample --machine absent.json
