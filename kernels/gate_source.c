@@ -25,6 +25,9 @@ struct ep_gate_source {
 bool ep_gate_source_fits(const struct ep_skew *skew)
 {
     static const char *const names[] = {"uniform", "zipf", "lognormal"};
+    if (skew->by_source || skew->masked > 0) {
+        return false; /* logits are of all sources, and of all slots */
+    }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(skew->policy->name, names[i]) == 0) {
             return true;

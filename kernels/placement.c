@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static enum ep_status check_counts(int64_t num_experts, int64_t num_ranks)
 {
@@ -215,6 +216,94 @@ enum ep_status ep_placement_parse(const char *text, const char *what, int64_t nu
         ep_placement_init_list(ranks, list.num, num_ranks > 0 ? num_ranks : highest + 1, placement);
 out:
     free(ranks);
+    ep_list_fini(&list);
+    return status;
+}
+
+enum ep_status ep_placement_init_subset(int64_t num_experts, int64_t num_ranks,
+                                        const int32_t *holders, int64_t num_holders,
+                                        struct ep_placement *placement)
+{
+    enum ep_status status;
+    struct ep_placement all = {0};
+    int32_t *slot_expert = NULL;
+    int32_t *slot_rank = NULL;
+    EP_TRY(ep_placement_init_contiguous(num_experts, num_holders, &all));
+    slot_expert = malloc((size_t)all.num_slots * sizeof *slot_expert);
+    slot_rank = malloc((size_t)all.num_slots * sizeof *slot_rank);
+    if (slot_expert == NULL || slot_rank == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for a placement");
+        goto out;
+    }
+    for (int32_t e = 0; e < num_experts; e++) {
+        for (int32_t s = all.slot_start[e]; s < all.slot_start[e + 1]; s++) {
+            slot_expert[s] = e;
+            slot_rank[s] = holders[all.slot_rank[s]];
+        }
+    }
+    EP_TRY(ep_placement_init_slots(slot_expert, slot_rank, all.num_slots, num_experts, num_ranks,
+                                   placement));
+out:
+    free(slot_expert);
+    free(slot_rank);
+    ep_placement_fini(&all);
+    return status;
+}
+
+/* "8" or "0-3"; `item` is cut at the dash. */
+static enum ep_status parse_range(char *item, const char *what, int64_t num_ranks, int64_t *first,
+                                  int64_t *last)
+{
+    enum ep_status status;
+    char *dash = strchr(item, '-');
+    if (dash != NULL) {
+        *dash = '\0';
+    }
+    EP_TRY(ep_parse_i64(item, what, 0, num_ranks - 1, first));
+    *last = *first;
+    if (dash != NULL) {
+        EP_TRY(ep_parse_i64(dash + 1, what, 0, num_ranks - 1, last));
+    }
+    if (*last < *first) {
+        status = ep_error_set(EP_EINVAL, "%s: %" PRId64 "-%" PRId64 " runs backwards", what, *first,
+                              *last);
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_placement_parse_ranks(const char *text, const char *what, int64_t num_ranks,
+                                        int32_t **ranks, int64_t *num)
+{
+    enum ep_status status;
+    struct ep_list list = {0};
+    int64_t num_named = 0;
+    int64_t next = 0;
+    int32_t *named = malloc((size_t)num_ranks * sizeof *named);
+    if (named == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
+    }
+    EP_TRY(ep_list_split(text, ',', what, &list));
+    for (int64_t i = 0; i < list.num; i++) {
+        int64_t first = 0;
+        int64_t last = 0;
+        EP_TRY(parse_range(list.items[i], what, num_ranks, &first, &last));
+        if (first < next) {
+            status = ep_error_set(EP_EINVAL,
+                                  "%s: rank %" PRId64 " after %" PRId64
+                                  "; ascending ranks expected, each once",
+                                  what, first, next - 1);
+            goto out;
+        }
+        for (next = first; next <= last; next++) {
+            named[num_named++] = (int32_t)next;
+        }
+    }
+    *ranks = named;
+    *num = num_named;
+    named = NULL;
+out:
+    free(named);
     ep_list_fini(&list);
     return status;
 }

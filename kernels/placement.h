@@ -48,6 +48,18 @@ EP_MUST_CHECK enum ep_status ep_placement_init_slots(const int32_t *slot_expert,
  * + 1. `what` names the option in messages. */
 EP_MUST_CHECK enum ep_status ep_placement_parse(const char *text, const char *what,
                                                 int64_t num_ranks, struct ep_placement *placement);
+
+/** Contiguous over some ranks: the i-th of `holders` [num_holders], ascending, is what rank i of
+ *  num_holders is in ep_placement_init_contiguous; all others hold none. */
+EP_MUST_CHECK enum ep_status ep_placement_init_subset(int64_t num_experts, int64_t num_ranks,
+                                                      const int32_t *holders, int64_t num_holders,
+                                                      struct ep_placement *placement);
+
+/** Ranks from a text "0-3,8", each below num_ranks, ascending, none twice: *ranks is the caller's
+ * to free. `what` names the option in messages. */
+EP_MUST_CHECK enum ep_status ep_placement_parse_ranks(const char *text, const char *what,
+                                                      int64_t num_ranks, int32_t **ranks,
+                                                      int64_t *num);
 void ep_placement_fini(struct ep_placement *placement);
 
 /** The slot that rank `source` sends to for `expert`: replica number source mod replicas. O(1). */

@@ -115,6 +115,15 @@ static void fill_buffers(const struct ep_traffic *t, struct ep_route_buffers *bu
     }
 }
 
+static void fill_whole(const struct ep_traffic_sums *sums, struct ep_route_buffers *buffers)
+{
+    *buffers = (struct ep_route_buffers){0};
+    for (int64_t i = 0; i < sums->num_ranks; i++) {
+        buffers->send_rows = max_i64(buffers->send_rows, sums->sent[i]);
+        buffers->receive_rows = max_i64(buffers->receive_rows, sums->received[i]);
+    }
+}
+
 /* Slots of all sources on other ranks; with a capacity of all sources together an expert's slots
  * are where it is, and none of them is on the way. */
 static int64_t count_remote_slots(const struct ep_route_case *r, const struct ep_capacity *capacity)
@@ -171,7 +180,7 @@ static enum ep_status measure(const struct ep_route_case *r, const struct ep_tra
     ep_traffic_fill_loads(t, rows);
     EP_TRY(ep_imbalance_measure(rows, num_ranks, &c->imbalance[1]));
     fill_buffers(t, &c->bounded);
-    fill_buffers(&r->traffic, &c->whole);
+    fill_whole(&r->sums, &c->whole);
 out:
     free(rows);
     return status;
@@ -189,8 +198,7 @@ static enum ep_status apply(const struct ep_route_case *r, const struct ep_dropp
     if (ep_dropping_id(dropping) != NULL) {
         snprintf(c->id, sizeof c->id, "%s", ep_dropping_id(dropping));
     }
-    EP_TRY(ep_traffic_init(&r->placement, r->traffic.rank_node, r->num_nodes, r->traffic.top_k,
-                           &traffic));
+    EP_TRY(ep_traffic_init(&r->placement, r->rank_node, r->num_nodes, r->input.top_k, &traffic));
     for (int64_t source = 0; source < input->num_sources; source++) {
         struct ep_routing routing;
         EP_TRY(ep_dropping_generate(dropping, source, false, &routing, &c->counts));
@@ -218,6 +226,11 @@ enum ep_status ep_route_capacity_create(const struct ep_capacity_options *option
     }
     EP_TRY(ep_capacity_options_policy(options, route->top_k, route->seed, &c->policy));
     if (!ep_capacity_is_set(&c->policy)) {
+        goto out;
+    }
+    if (route->num_ranks > EP_ROUTE_MATRIX_RANKS) {
+        status = ep_error_set(EP_EINVAL, "%" PRId64 " ranks; a capacity is applied to %d at most",
+                              route->num_ranks, EP_ROUTE_MATRIX_RANKS);
         goto out;
     }
     if (c->policy.rule == NULL && c->policy.rows > 0 && c->policy.drop == EP_DROP_NONE) {

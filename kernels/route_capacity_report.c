@@ -29,8 +29,7 @@ static double share(int64_t part, int64_t whole)
 static void print_style(const struct ep_style *s, const struct ep_route_case *r, FILE *out)
 {
     fprintf(out, "\nstyle    %s: %s\n", s->name, s->system);
-    fprintf(out, "  router     %s%s\n",
-            r->top_k == 1 ? s->router : s->router_more,
+    fprintf(out, "  router     %s%s\n", r->top_k == 1 ? s->router : s->router_more,
             r->gate != NULL ? "" : " (not applied: these tokens have no logits)");
     fprintf(out, "  transport  %s%s%s\n", s->transport,
             s->nearest != NULL ? "; comm takes the nearest where it lacks that, " : "",

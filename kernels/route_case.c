@@ -4,10 +4,10 @@
 
 #include "base/units.h"
 #include "kernels/counts.h"
-#include "kernels/min_tokens.h"
-#include "kernels/place_file.h"
 #include "kernels/gate_source.h"
+#include "kernels/min_tokens.h"
 #include "kernels/route_capacity.h"
+#include "kernels/route_placement.h"
 #include "kernels/route_tokens.h"
 #include "kernels/skew_policy.h"
 
@@ -26,8 +26,9 @@ static bool is_recorded(const char *skew)
 
 static enum ep_status check_combination(const struct ep_route_options *o)
 {
-    static const enum ep_route_option generator[] = {EP_ROUTE_SKEW, EP_ROUTE_TOKENS,
-                                                     EP_ROUTE_TOKENS_PER_RANK, EP_ROUTE_SEED};
+    static const enum ep_route_option generator[] = {
+        EP_ROUTE_SKEW,   EP_ROUTE_POPULARITY,      EP_ROUTE_MASKED,
+        EP_ROUTE_TOKENS, EP_ROUTE_TOKENS_PER_RANK, EP_ROUTE_SEED};
     for (size_t i = 0; i < sizeof generator / sizeof generator[0]; i++) {
         if (o->assignments != NULL && ep_route_option_given(o, generator[i])) {
             return ep_error_set(EP_EINVAL, "%s cannot be given with --assignments",
@@ -39,9 +40,6 @@ static enum ep_status check_combination(const struct ep_route_options *o)
     }
     if (o->assignments == NULL && o->tokens_to_ranks != NULL) {
         return ep_error_set(EP_EINVAL, "--tokens-to-ranks is for --assignments");
-    }
-    if (o->placement != NULL && o->experts_to_ranks != NULL) {
-        return ep_error_set(EP_EINVAL, "--placement and --experts-to-ranks exclude each other");
     }
     if (o->placement == NULL && (o->placement_policy != NULL || o->placement_layer >= 0)) {
         return ep_error_set(EP_EINVAL, "%s is for --placement",
@@ -67,71 +65,23 @@ static void set_row(const struct ep_route_options *o, struct ep_route_case *r)
     r->bw_bytes_per_s = o->bw_bytes_per_s > 0 ? o->bw_bytes_per_s : (double)NAN;
 }
 
-static bool names_placement(const struct ep_route_options *o)
+/* Nodes are blocks of consecutive ranks. */
+static enum ep_status place_ranks(const struct ep_route_options *o, struct ep_route_case *r)
 {
-    return o->experts_to_ranks != NULL || o->placement != NULL;
-}
-
-/* From the list or the file; num_experts, num_ranks: 0 = as many as are named there. */
-static enum ep_status read_placement(const struct ep_route_options *o, int64_t num_experts,
-                                     int64_t num_ranks, struct ep_placement *placement)
-{
-    if (o->placement != NULL) {
-        const struct ep_place_choice choice = {.layer = o->placement_layer,
-                                               .policy = o->placement_policy,
-                                               .num_ranks = num_ranks,
-                                               .num_experts = num_experts};
-        return ep_place_map_load(o->placement, &choice, placement);
-    }
-    struct ep_placement read;
-    const enum ep_status status =
-        ep_placement_parse(o->experts_to_ranks, "--experts-to-ranks", num_ranks, &read);
-    if (status == EP_OK && num_experts != 0 && read.num_experts != num_experts) {
-        const int64_t named = read.num_experts;
-        ep_placement_fini(&read);
-        return ep_error_set(EP_EINVAL,
-                            "--experts-to-ranks names %" PRId64 " experts; %" PRId64 " expected",
-                            named, num_experts);
-    }
-    *placement = status == EP_OK ? read : *placement;
-    return status;
-}
-
-static enum ep_status place_experts(const struct ep_route_options *o, int64_t num_experts,
-                                    int64_t num_ranks, struct ep_route_case *r)
-{
-    return names_placement(o) ? read_placement(o, num_experts, num_ranks, &r->placement)
-                              : ep_placement_init_contiguous(num_experts, num_ranks, &r->placement);
-}
-
-static enum ep_status check_ranks(int64_t num_ranks)
-{
-    return num_ranks <= EP_ROUTE_MAX_RANKS
-               ? EP_OK
-               : ep_error_set(EP_EINVAL, "%" PRId64 " ranks; %d at most are counted", num_ranks,
-                              EP_ROUTE_MAX_RANKS);
-}
-
-static enum ep_status start_traffic(const struct ep_route_options *o, int64_t num_slots,
-                                    struct ep_route_case *r)
-{
-    enum ep_status status;
     const int64_t num_ranks = r->placement.num_ranks;
-    int32_t *rank_node = NULL;
-    EP_TRY(check_ranks(num_ranks));
-    EP_TRY(ep_route_options_nodes(o, num_ranks, &r->num_nodes));
-    rank_node = malloc((size_t)num_ranks * sizeof *rank_node);
-    if (rank_node == NULL) {
-        status = ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
-        goto out;
+    const enum ep_status status = ep_route_options_nodes(o, num_ranks, &r->num_nodes);
+    if (status != EP_OK) {
+        return status;
+    }
+    r->num_ranks = num_ranks;
+    r->rank_node = malloc((size_t)num_ranks * sizeof *r->rank_node);
+    if (r->rank_node == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " ranks", num_ranks);
     }
     for (int64_t i = 0; i < num_ranks; i++) {
-        rank_node[i] = (int32_t)(i / (num_ranks / r->num_nodes));
+        r->rank_node[i] = (int32_t)(i / (num_ranks / r->num_nodes));
     }
-    status = ep_traffic_init(&r->placement, rank_node, r->num_nodes, num_slots, &r->traffic);
-out:
-    free(rank_node);
-    return status;
+    return EP_OK;
 }
 
 /* Room for one more warning. */
@@ -177,43 +127,57 @@ out:
 }
 
 /* Tokens of each rank, 0 where they differ. */
-static int64_t find_common_tokens(const struct ep_traffic *traffic)
+static int64_t find_common_tokens(const struct ep_token_map *tokens)
 {
-    for (int64_t i = 1; i < traffic->num_ranks; i++) {
-        if (traffic->tokens[i] != traffic->tokens[0]) {
+    for (int64_t i = 1; i < tokens->num_ranks; i++) {
+        if (ep_token_map_count(tokens, i) != ep_token_map_count(tokens, 0)) {
             return 0;
         }
     }
-    return traffic->tokens[0];
+    return ep_token_map_count(tokens, 0);
 }
 
-static enum ep_status count_gate(struct ep_route_case *r)
+/* The skew with what is asked for besides. */
+static enum ep_status make_skew(const struct ep_route_options *o, struct ep_route_case *r)
 {
-    enum ep_status status = EP_OK;
-    struct ep_routing routing = {0};
-    for (int64_t i = 0; i < r->placement.num_ranks; i++) {
-        EP_TRY(ep_gate_source_generate(r->gate, i, false, &routing));
-        EP_TRY(ep_traffic_add(&r->traffic, i, routing.topk_idx, routing.num_tokens));
-        ep_routing_fini(&routing);
+    const struct ep_trace_options recorded = {.layer = o->layer, .format = o->trace_format};
+    char *text = ep_skew_compose(o->skew != NULL ? o->skew : "uniform", o->by_source, o->masked);
+    if (text == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a skew");
     }
-out:
-    ep_routing_fini(&routing);
+    const enum ep_status status = ep_skew_create_with(text, &recorded, &r->skew);
+    free(text);
+    return status;
+}
+
+static enum ep_status fetch_of_gate(const void *context, int64_t source, struct ep_routing *routing)
+{
+    return ep_gate_source_generate(context, source, false, routing);
+}
+
+static enum ep_status start_gate(const char *name, struct ep_route_case *r)
+{
+    const enum ep_status status = ep_gate_source_create(name, r->router, &r->gate);
+    if (status == EP_OK) {
+        r->input.top_k = ep_gate_source_num_slots(r->gate);
+        r->input.context = r->gate;
+        r->input.fetch = fetch_of_gate;
+    }
     return status;
 }
 
 static enum ep_status generate(const struct ep_route_options *o, struct ep_route_case *r)
 {
     enum ep_status status;
-    r->source = o->skew != NULL ? o->skew : "uniform";
     r->seed = (uint64_t)o->seed;
-    const struct ep_trace_options recorded = {.layer = o->layer, .format = o->trace_format};
-    EP_TRY(ep_skew_create_with(r->source, &recorded, &r->skew));
+    EP_TRY(make_skew(o, r));
     r->source = r->skew->text;
     EP_TRY(ep_skew_resolve_shape(r->skew, o->num_experts, o->top_k, false, &r->num_experts,
                                  &r->top_k));
-    EP_TRY(place_experts(
-        o, r->num_experts,
-        o->num_ranks != 0 || names_placement(o) ? o->num_ranks : EP_ROUTE_RANKS_DEFAULT, r));
+    const int64_t num_ranks =
+        o->num_ranks != 0 || ep_route_names_placement(o) ? o->num_ranks : EP_ROUTE_RANKS_DEFAULT;
+    EP_TRY(ep_route_place_experts(o, r->num_experts, num_ranks, &r->placement));
+    EP_TRY(place_ranks(o, r));
     EP_TRY(place_tokens(o, r));
     const struct ep_router_config config = {.skew = r->skew,
                                             .placement = &r->placement,
@@ -227,12 +191,11 @@ static enum ep_status generate(const struct ep_route_options *o, struct ep_route
                  "the trace has %" PRId64 " tokens for %" PRId64 ": its rows come again",
                  r->skew->trace->num_tokens, r->num_tokens);
     }
+    r->input = ep_traffic_input_of_router(r->router);
     const char *router = ep_capacity_options_router(&o->capacity, r->skew, r->top_k);
     if (router != NULL) {
-        EP_TRY(ep_gate_source_create(router, r->router, &r->gate));
+        EP_TRY(start_gate(router, r));
     }
-    EP_TRY(start_traffic(o, r->gate != NULL ? ep_gate_source_num_slots(r->gate) : r->top_k, r));
-    status = r->gate != NULL ? count_gate(r) : ep_traffic_add_router(&r->traffic, r->router);
 out:
     return status;
 }
@@ -259,14 +222,14 @@ static enum ep_status place_file(const struct ep_route_options *o, struct ep_rou
             highest = max_i64(highest, (*token_ranks)[t]);
         }
     }
-    if (o->num_ranks == 0 && !names_placement(o)) {
+    if (o->num_ranks == 0 && !ep_route_names_placement(o)) {
         status = ep_error_set(EP_EINVAL, "--experts-to-ranks or --ranks is needed");
         goto out;
     }
-    EP_TRY(place_experts(o, r->num_experts, o->num_ranks, r));
+    EP_TRY(ep_route_place_experts(o, r->num_experts, o->num_ranks, &r->placement));
     if (highest >= r->placement.num_ranks) {
         ep_placement_fini(&r->placement);
-        EP_TRY(place_experts(o, r->num_experts, highest + 1, r));
+        EP_TRY(ep_route_place_experts(o, r->num_experts, highest + 1, &r->placement));
     }
 out:
     return status;
@@ -291,20 +254,39 @@ static enum ep_status block_ranks(struct ep_route_case *r, int32_t **token_ranks
     return ranks != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for ranks of tokens");
 }
 
-/* Runs of tokens of one rank are added together. */
-static enum ep_status count_file(struct ep_route_case *r, const int32_t *token_ranks)
+/* Tokens of the file by rank, each rank's in the order of the file. */
+static enum ep_status order_file(struct ep_route_case *r, const int32_t *token_ranks)
 {
-    for (int64_t t = 0, end = 0; t < r->num_tokens; t = end) {
-        for (end = t + 1; end < r->num_tokens && token_ranks[end] == token_ranks[t];) {
-            end++;
-        }
-        const enum ep_status status = ep_traffic_add(
-            &r->traffic, token_ranks[t], r->assignments->topk_idx + t * r->top_k, end - t);
-        if (status != EP_OK) {
-            return status;
+    const int64_t num_ranks = r->num_ranks;
+    int64_t *next = calloc((size_t)num_ranks, sizeof *next);
+    r->order = malloc((size_t)r->num_tokens * sizeof *r->order);
+    if (next == NULL || r->order == NULL) {
+        free(next);
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " tokens", r->num_tokens);
+    }
+    for (int64_t t = 0; t < r->num_tokens; t++) {
+        next[token_ranks[t]]++;
+    }
+    const enum ep_status status = ep_token_map_init_counts(num_ranks, next, &r->tokens);
+    if (status == EP_OK) {
+        memcpy(next, r->tokens.start, (size_t)num_ranks * sizeof *next);
+        for (int64_t t = 0; t < r->num_tokens; t++) {
+            r->order[next[token_ranks[t]]++] = t;
         }
     }
-    return EP_OK;
+    free(next);
+    return status;
+}
+
+static void fill_of_file(const void *context, int64_t first_token, int64_t num_tokens,
+                         struct ep_routing *routing)
+{
+    const struct ep_route_case *r = context;
+    const size_t size = (size_t)r->top_k * sizeof *routing->topk_idx;
+    for (int64_t i = 0; i < num_tokens; i++) {
+        memcpy(routing->topk_idx + i * r->top_k,
+               r->assignments->topk_idx + r->order[first_token + i] * r->top_k, size);
+    }
 }
 
 /* A file of counts becomes the tokens that it counts, drawn. */
@@ -316,7 +298,8 @@ static enum ep_status draw_file(const struct ep_route_options *o, struct ep_rout
         return EP_OK;
     }
     if (top_k == 0) {
-        return ep_error_set(EP_EINVAL, "%s: holds counts, no tokens; --top-k is needed to draw some",
+        return ep_error_set(EP_EINVAL,
+                            "%s: holds counts, no tokens; --top-k is needed to draw some",
                             o->assignments);
     }
     const enum ep_status status =
@@ -336,9 +319,9 @@ static enum ep_status load_file(const struct ep_route_options *o, struct ep_rout
                                        .layer = o->layer,
                                        .allow_duplicates = true,
                                        .format = o->trace_format};
-    if (names_placement(o)) {
+    if (ep_route_names_placement(o)) {
         struct ep_placement placement;
-        EP_TRY(read_placement(o, o->num_experts, o->num_ranks, &placement));
+        EP_TRY(ep_route_place_experts(o, o->num_experts, o->num_ranks, &placement));
         options.num_experts = placement.num_experts;
         ep_placement_fini(&placement);
     }
@@ -366,7 +349,7 @@ static enum ep_status read_file(const struct ep_route_options *o, struct ep_rout
     r->from_file = true;
     EP_TRY(load_file(o, r));
     EP_TRY(place_file(o, r, &token_ranks));
-    EP_TRY(start_traffic(o, r->top_k, r));
+    EP_TRY(place_ranks(o, r));
     if (token_ranks == NULL) {
         EP_TRY(block_ranks(r, &token_ranks));
     }
@@ -376,7 +359,12 @@ static enum ep_status read_file(const struct ep_route_options *o, struct ep_rout
                  " rows an expert comes twice: the plain cost and copies count both",
                  r->assignments->num_duplicates, r->num_tokens);
     }
-    EP_TRY(count_file(r, token_ranks));
+    EP_TRY(order_file(r, token_ranks));
+    r->input = (struct ep_traffic_input){.tokens = &r->tokens,
+                                         .num_experts = r->num_experts,
+                                         .top_k = r->top_k,
+                                         .context = r,
+                                         .fill = fill_of_file};
     if (!r->placement.replicated && r->bw_bytes_per_s > 0) {
         EP_TRY(ep_plain_routing_cost(r->assignments->topk_idx, r->num_tokens, r->top_k,
                                      r->placement.slot_rank, r->num_experts, token_ranks,
@@ -389,64 +377,55 @@ out:
 
 /* --- what is counted ---------------------------------------------------------------------- */
 
-static enum ep_status sum_matrices(struct ep_route_case *r)
+static enum ep_status count_tokens(const struct ep_route_options *o, struct ep_route_case *r)
 {
-    enum ep_status status = EP_OK;
-    const int64_t num_ranks = r->traffic.num_ranks;
-    int64_t *rows = malloc((size_t)(num_ranks * num_ranks) * sizeof *rows);
-    if (rows == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for a matrix of %" PRId64 " ranks", num_ranks);
+    const struct ep_traffic_effort effort = {.num_threads = (int)o->num_threads,
+                                             .progress = ep_route_show_progress};
+    const enum ep_status status = ep_traffic_sums_init(&r->placement, r->rank_node, r->num_nodes,
+                                                       &r->input, &effort, &r->sums);
+    if (status != EP_OK) {
+        return status;
     }
     for (int m = 0; m < EP_ROUTE_NUM_MATRICES; m++) {
-        if (m == EP_ROUTE_FAN_OUT) {
-            ep_traffic_fill_fan_out(&r->traffic, rows);
-        } else {
-            ep_traffic_fill_rows(&r->traffic, (enum ep_basis)m, rows);
-        }
-        ep_traffic_sum(rows, num_ranks, &r->rows[m]);
+        r->rows[m] = ep_traffic_sums_totals(&r->sums, m);
         if (max_i64(r->rows[m].total, 2 * r->num_tokens) > ((int64_t)1 << 62) / r->row_bytes) {
-            status =
-                ep_error_set(EP_EINVAL, "%" PRId64 " rows of %" PRId64 " bytes exceed 2^62 bytes",
-                             r->rows[m].total, r->row_bytes);
+            return ep_error_set(EP_EINVAL,
+                                "%" PRId64 " rows of %" PRId64 " bytes exceed 2^62 bytes",
+                                r->rows[m].total, r->row_bytes);
         }
     }
-    free(rows);
-    return status;
+    return EP_OK;
 }
 
 static enum ep_status measure_loads(struct ep_route_case *r)
 {
     enum ep_status status;
-    const int64_t num_ranks = r->traffic.num_ranks;
-    int64_t *ranks = calloc((size_t)num_ranks, sizeof *ranks);
+    const int64_t *ranks = r->sums.received;
     int64_t *nodes = calloc((size_t)r->num_nodes, sizeof *nodes);
-    if (ranks == NULL || nodes == NULL) {
-        status = ep_error_set(EP_ENOMEM, "no memory for loads of %" PRId64 " ranks", num_ranks);
-        goto out;
+    if (nodes == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for loads of %" PRId64 " nodes", r->num_nodes);
     }
-    ep_traffic_fill_loads(&r->traffic, ranks);
-    for (int64_t i = 0; i < num_ranks; i++) {
-        nodes[r->traffic.rank_node[i]] += ranks[i];
+    for (int64_t i = 0; i < r->num_ranks; i++) {
+        nodes[r->rank_node[i]] += ranks[i];
     }
-    EP_TRY(ep_imbalance_measure(r->traffic.expert_copies, r->num_experts,
+    EP_TRY(ep_imbalance_measure(r->sums.expert_copies, r->num_experts,
                                 &r->imbalance[EP_ROUTE_EXPERT]));
-    EP_TRY(ep_imbalance_measure(ranks, num_ranks, &r->imbalance[EP_ROUTE_RANK]));
+    EP_TRY(ep_imbalance_measure(ranks, r->num_ranks, &r->imbalance[EP_ROUTE_RANK]));
     EP_TRY(ep_imbalance_measure(nodes, r->num_nodes, &r->imbalance[EP_ROUTE_NODE]));
     r->hot_ratio = (double)NAN;
     if (r->skew != NULL && r->skew->policy == &ep_skew_hot) {
         const int64_t hot = ranks[r->skew->count];
-        r->hot_ratio =
-            (double)hot * (double)(num_ranks - 1) / (double)(r->rows[EP_BASIS_COPIES].total - hot);
+        r->hot_ratio = (double)hot * (double)(r->num_ranks - 1) /
+                       (double)(r->rows[EP_BASIS_COPIES].total - hot);
     }
 out:
-    free(ranks);
     free(nodes);
     return status;
 }
 
 static void measure_fan_out(struct ep_route_case *r)
 {
-    const int64_t groups[] = {r->traffic.num_ranks, r->num_nodes};
+    const int64_t groups[] = {r->num_ranks, r->num_nodes};
     const int64_t rows[] = {r->rows[EP_BASIS_RANK].total, r->rows[EP_BASIS_NODE].total};
     const bool equal = !r->placement.replicated &&
                        r->placement.max_local * r->placement.num_ranks == r->num_experts;
@@ -459,7 +438,7 @@ static void measure_fan_out(struct ep_route_case *r)
     }
 }
 
-/* The plain cost where the oracle was not run on arrays: the same sums from the copies matrix. */
+/* The plain cost where the oracle was not run on arrays: the same sums from the copies. */
 static void fill_plain(struct ep_route_case *r)
 {
     const struct ep_traffic_totals *copies = &r->rows[EP_BASIS_COPIES];
@@ -508,7 +487,7 @@ static enum ep_status warn_of_batch(const struct ep_route_options *o, struct ep_
         return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " experts", r->num_experts);
     }
     for (int64_t e = 0; e < r->num_experts; e++) {
-        loads[e] = (double)r->traffic.expert_copies[e];
+        loads[e] = (double)r->sums.expert_copies[e];
     }
     EP_TRY(ep_min_tokens_plan(loads, &shape, o->min_tokens, &plan));
     if (plan.low_tokens < (double)plan.wanted) {
@@ -532,8 +511,8 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     set_row(&o, route);
     EP_TRY(o.assignments != NULL ? read_file(&o, route, &token_ranks) : generate(&o, route));
     warn_of_recording(route);
-    route->tokens_per_rank = find_common_tokens(&route->traffic);
-    EP_TRY(sum_matrices(route));
+    route->tokens_per_rank = find_common_tokens(&route->tokens);
+    EP_TRY(count_tokens(&o, route));
     EP_TRY(measure_loads(route));
     measure_fan_out(route);
     fill_plain(route);
@@ -551,10 +530,11 @@ out:
 void ep_route_case_fini(struct ep_route_case *route)
 {
     ep_route_capacity_destroy(route->capacity);
-    ep_traffic_fini(&route->traffic);
-    ep_gate_source_destroy(route->gate);
+    ep_traffic_sums_fini(&route->sums);
     ep_router_destroy(route->router);
     ep_token_map_fini(&route->tokens);
+    free(route->order);
+    free(route->rank_node);
     ep_placement_fini(&route->placement);
     ep_trace_destroy(route->assignments);
     ep_skew_destroy(route->skew);

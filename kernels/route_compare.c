@@ -251,9 +251,9 @@ static enum ep_status place(struct ep_compare *c, struct setting *s)
     const struct ep_route_options *o = s->options;
     const int64_t tokens = ep_logits_num_tokens(s->source);
     const int64_t num_ranks = o->num_ranks != 0 ? o->num_ranks : EP_ROUTE_RANKS_DEFAULT;
-    if (num_ranks > EP_ROUTE_MAX_RANKS) {
+    if (num_ranks > EP_ROUTE_MATRIX_RANKS) {
         return ep_error_set(EP_EINVAL, "%" PRId64 " ranks; %d at most are counted", num_ranks,
-                            EP_ROUTE_MAX_RANKS);
+                            EP_ROUTE_MATRIX_RANKS);
     }
     EP_TRY(ep_placement_init_contiguous(c->num_experts, num_ranks, &s->placement));
     c->num_ranks = num_ranks;

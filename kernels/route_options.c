@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 enum { FIRST_KEY = 256 };
 
@@ -21,11 +22,16 @@ static const struct argp_option options[] = {
      "uniform (default), zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANK], "
      "khot:N:F, trace:FILE, trace:sample; +source, +masked:F behind any",
      1},
+    {"popularity", KEY(EP_ROUTE_POPULARITY), "common|source", 0,
+     "all source ranks prefer the same experts (default), or each its own", 1},
+    {"masked", KEY(EP_ROUTE_MASKED), "F", 0, "share of slots that are unused (-1)", 1},
     {"model", KEY(EP_ROUTE_MODEL), "NAME", 0, "experts, top-k and hidden of a model of the zoo", 1},
     {"model-file", KEY(EP_ROUTE_MODEL_FILE), "FILE", 0, "the same of a model of one's own", 1},
     {"experts", KEY(EP_ROUTE_EXPERTS), "N", 0, "experts of the layer", 1},
     {"top-k", KEY(EP_ROUTE_TOP_K), "K", 0, "experts of each token", 1},
     {"tokens", KEY(EP_ROUTE_TOKENS), "N", 0, "tokens per rank (default 4096)", 1},
+    {"batch", KEY(EP_ROUTE_BATCH), "B", 0, "with --seq-len: B x L tokens per rank", 1},
+    {"seq-len", KEY(EP_ROUTE_SEQ_LEN), "L", 0, "tokens of a sequence of the batch", 1},
     {"tokens-per-rank", KEY(EP_ROUTE_TOKENS_PER_RANK), "N0,N1,...", 0,
      "tokens of each rank in turn", 1},
     {"seed", KEY(EP_ROUTE_SEED), "N", 0, "random seed (default 1)", 1},
@@ -41,6 +47,8 @@ static const struct argp_option options[] = {
     {"nodes", KEY(EP_ROUTE_NODES), "N", 0, "nodes (default 1)", 2},
     {"experts-to-ranks", KEY(EP_ROUTE_EXPERTS_TO_RANKS), "LIST", 0,
      "rank of each expert in turn (default: contiguous)", 2},
+    {"expert-ranks", KEY(EP_ROUTE_EXPERT_RANKS), "LIST", 0, "only these ranks hold experts: 0-3,8",
+     2},
     {"placement", KEY(EP_ROUTE_PLACEMENT), "FILE", 0,
      "experts on ranks by a file: physical_to_logical_map of SGLang, or of epbench place", 2},
     {"placement-policy", KEY(EP_ROUTE_PLACEMENT_POLICY), "NAME", 0, "of epbench place --json", 2},
@@ -60,6 +68,8 @@ static const struct argp_option options[] = {
      "warn where experts get fewer than N of the tokens, and say which batch would do (default: "
      "no warning; with --steps 32)",
      4},
+    {"threads", KEY(EP_ROUTE_THREADS), "N", 0,
+     "threads that count (default: as many as there are cores and work for)", 4},
     {"json", KEY(EP_ROUTE_JSON), "FILE", 0,
      "write JSON; - = standard output, in place of the tables", 4},
     {0}};
@@ -70,6 +80,12 @@ static enum ep_status parse_text(enum ep_route_option option, const char *arg,
     switch (option) {
     case EP_ROUTE_SKEW:
         o->skew = arg;
+        break;
+    case EP_ROUTE_MASKED:
+        o->masked = arg;
+        break;
+    case EP_ROUTE_EXPERT_RANKS:
+        o->expert_ranks = arg;
         break;
     case EP_ROUTE_MODEL:
         o->model = arg;
@@ -107,6 +123,14 @@ static enum ep_status parse_text(enum ep_route_option option, const char *arg,
     return EP_OK;
 }
 
+static enum ep_status parse_popularity(const char *arg, struct ep_route_options *o)
+{
+    o->by_source = strcmp(arg, "source") == 0;
+    return o->by_source || strcmp(arg, "common") == 0
+               ? EP_OK
+               : ep_error_set(EP_EINVAL, "--popularity: '%s', common or source expected", arg);
+}
+
 static enum ep_status parse_value(enum ep_route_option option, const char *arg,
                                   struct ep_route_options *o)
 {
@@ -124,6 +148,14 @@ static enum ep_status parse_value(enum ep_route_option option, const char *arg,
         return ep_parse_i64(arg, "--nodes", 1, EP_ROUTE_MAX_RANKS, &o->num_nodes);
     case EP_ROUTE_TOKENS:
         return ep_parse_i64(arg, "--tokens", 1, INT32_MAX, &o->tokens);
+    case EP_ROUTE_BATCH:
+        return ep_parse_i64(arg, "--batch", 1, INT32_MAX, &o->batch);
+    case EP_ROUTE_SEQ_LEN:
+        return ep_parse_i64(arg, "--seq-len", 1, INT32_MAX, &o->seq_len);
+    case EP_ROUTE_THREADS:
+        return ep_parse_i64(arg, "--threads", 1, EP_ROUTE_MAX_THREADS, &o->num_threads);
+    case EP_ROUTE_POPULARITY:
+        return parse_popularity(arg, o);
     case EP_ROUTE_HIDDEN:
         return ep_parse_i64(arg, "--hidden", 1, INT32_MAX, &o->hidden);
     case EP_ROUTE_LAYER:
@@ -148,12 +180,38 @@ static enum ep_status parse_value(enum ep_route_option option, const char *arg,
     }
 }
 
+/* From here on a batch of sequences is tokens. */
+static enum ep_status apply_batch(struct ep_route_options *o)
+{
+    if (o->batch == 0 && o->seq_len == 0) {
+        return EP_OK;
+    }
+    if (o->batch == 0 || o->seq_len == 0) {
+        return ep_error_set(EP_EINVAL, "--batch and --seq-len are needed together");
+    }
+    if (o->tokens != 0) {
+        return ep_error_set(EP_EINVAL, "--batch and --seq-len stand for --tokens; give one");
+    }
+    if (o->batch * o->seq_len > INT32_MAX) {
+        return ep_error_set(
+            EP_EINVAL, "--batch %" PRId64 " of --seq-len %" PRId64 " tokens: more than %d per rank",
+            o->batch, o->seq_len, INT32_MAX);
+    }
+    o->tokens = o->batch * o->seq_len;
+    o->given &= ~(EP_ROUTE_BIT(EP_ROUTE_BATCH) | EP_ROUTE_BIT(EP_ROUTE_SEQ_LEN));
+    o->given |= EP_ROUTE_BIT(EP_ROUTE_TOKENS);
+    return EP_OK;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct ep_route_options *o = state->input;
     if (key == ARGP_KEY_INIT) {
         state->child_inputs[0] = &o->capacity;
         return 0;
+    }
+    if (key == ARGP_KEY_SUCCESS) {
+        return apply_batch(o) == EP_OK ? 0 : EINVAL;
     }
     if (key < FIRST_KEY || key >= KEY(EP_ROUTE_CAPACITY)) {
         return ARGP_ERR_UNKNOWN;
@@ -173,6 +231,12 @@ const char *ep_route_option_name(enum ep_route_option option)
 {
     static const char *const names[EP_ROUTE_NUM_OPTIONS] = {
         [EP_ROUTE_SKEW] = "--skew",
+        [EP_ROUTE_POPULARITY] = "--popularity",
+        [EP_ROUTE_MASKED] = "--masked",
+        [EP_ROUTE_BATCH] = "--batch",
+        [EP_ROUTE_SEQ_LEN] = "--seq-len",
+        [EP_ROUTE_EXPERT_RANKS] = "--expert-ranks",
+        [EP_ROUTE_THREADS] = "--threads",
         [EP_ROUTE_MODEL] = "--model",
         [EP_ROUTE_MODEL_FILE] = "--model-file",
         [EP_ROUTE_EXPERTS] = "--experts",

@@ -14,11 +14,15 @@
 /** Every option, in the order of the table in route_options.c. */
 enum ep_route_option {
     EP_ROUTE_SKEW,
+    EP_ROUTE_POPULARITY,
+    EP_ROUTE_MASKED,
     EP_ROUTE_MODEL,
     EP_ROUTE_MODEL_FILE,
     EP_ROUTE_EXPERTS,
     EP_ROUTE_TOP_K,
     EP_ROUTE_TOKENS,
+    EP_ROUTE_BATCH,
+    EP_ROUTE_SEQ_LEN,
     EP_ROUTE_TOKENS_PER_RANK,
     EP_ROUTE_SEED,
     EP_ROUTE_ASSIGNMENTS,
@@ -28,6 +32,7 @@ enum ep_route_option {
     EP_ROUTE_RANKS_PER_NODE,
     EP_ROUTE_NODES,
     EP_ROUTE_EXPERTS_TO_RANKS,
+    EP_ROUTE_EXPERT_RANKS,
     EP_ROUTE_PLACEMENT,
     EP_ROUTE_PLACEMENT_POLICY,
     EP_ROUTE_PLACEMENT_LAYER,
@@ -37,6 +42,7 @@ enum ep_route_option {
     EP_ROUTE_TOKEN_BYTES,
     EP_ROUTE_BANDWIDTH,
     EP_ROUTE_MIN_TOKENS,
+    EP_ROUTE_THREADS,
     EP_ROUTE_JSON,
     EP_ROUTE_CAPACITY, /* any of ep_capacity_argp's */
     EP_ROUTE_NUM_OPTIONS
@@ -48,14 +54,19 @@ enum ep_route_option {
 /** Defaults where neither the user nor a model says: ranks, tokens per rank, hidden. */
 enum { EP_ROUTE_RANKS_DEFAULT = 8, EP_ROUTE_TOKENS_DEFAULT = 4096, EP_ROUTE_HIDDEN_DEFAULT = 7168 };
 
+enum { EP_ROUTE_MAX_THREADS = 4096 };
+
 /** As given on the command line; 0 or NULL = not given. Texts are borrowed. */
 struct ep_route_options {
-    uint64_t given; /* EP_ROUTE_BIT of each option that was given */
-    const char *skew;
+    uint64_t given;     /* EP_ROUTE_BIT of each option that was given */
+    const char *skew;   /* without what the next two add to it */
+    bool by_source;     /* --popularity source */
+    const char *masked; /* share, as text */
     const char *model;
     const char *model_file;
     const char *assignments;      /* trace file that replaces the generator */
     const char *experts_to_ranks; /* "0,0,1,1"; NULL = contiguous */
+    const char *expert_ranks;     /* "0-3,8": the ranks that hold experts */
     const char *placement;        /* file of maps, in place of the list */
     const char *placement_policy; /* of that file */
     int64_t placement_layer;      /* of that file; -1 = not given */
@@ -68,7 +79,9 @@ struct ep_route_options {
     int64_t num_ranks;
     int64_t ranks_per_node;
     int64_t num_nodes;
-    int64_t tokens;              /* per rank */
+    int64_t tokens; /* per rank; --batch x --seq-len where these were given */
+    int64_t batch;
+    int64_t seq_len;
     const char *tokens_per_rank; /* "10,0,20"; in place of tokens */
     int64_t hidden;
     int64_t token_bytes;
@@ -76,6 +89,7 @@ struct ep_route_options {
     enum ep_dtype dtype;
     double bw_bytes_per_s;
     int64_t min_tokens; /* per expert and step; below, a warning */
+    int64_t num_threads; /* 0 = all cores */
     struct ep_capacity_options capacity;
 };
 

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <unistd.h>
 
 /* The matrices as tables and JSON call them. */
 static const struct {
@@ -31,6 +32,17 @@ static const struct {
     [EP_ROUTE_NODE] = {"node", "node"},
 };
 
+void ep_route_show_progress(int64_t num_done, int64_t num_ranks)
+{
+    const int64_t step = num_ranks / 100 + 1;
+    if ((num_done % step != 0 && num_done < num_ranks) || isatty(STDERR_FILENO) == 0) {
+        return;
+    }
+    fprintf(stderr, "\rcounted %" PRId64 " %% of %" PRId64 " ranks", 100 * num_done / num_ranks,
+            num_ranks);
+    fprintf(stderr, num_done == num_ranks ? "\r\033[K" : "");
+}
+
 /* --- tables ------------------------------------------------------------------------------- */
 
 static const char *id_of(const struct ep_route_case *r)
@@ -46,8 +58,8 @@ static void print_head(const struct ep_route_case *r, FILE *out)
     if (!r->from_file) {
         fprintf(out, ", seed %" PRIu64 ", id %s", r->seed, id_of(r));
     }
-    fprintf(out, "\nranks    %" PRId64 " on %" PRId64 " node%s, ", r->traffic.num_ranks,
-            r->num_nodes, r->num_nodes == 1 ? "" : "s");
+    fprintf(out, "\nranks    %" PRId64 " on %" PRId64 " node%s, ", r->num_ranks, r->num_nodes,
+            r->num_nodes == 1 ? "" : "s");
     if (r->tokens_per_rank > 0) {
         fprintf(out, "%" PRId64 " tokens each, ", r->tokens_per_rank);
     }
@@ -140,11 +152,11 @@ static enum ep_status print_fan_out(const struct ep_route_case *r, FILE *out)
     if (status != EP_OK) {
         return status;
     }
-    for (int64_t n = 0; n <= r->traffic.top_k; n++) {
-        if (r->traffic.rank_fan_out[n] > 0 || r->traffic.node_fan_out[n] > 0) {
+    for (int64_t n = 0; n <= r->input.top_k; n++) {
+        if (r->sums.rank_fan_out[n] > 0 || r->sums.node_fan_out[n] > 0) {
             ep_table_add(table, "%" PRId64, n);
-            ep_table_add(table, "%" PRId64, r->traffic.rank_fan_out[n]);
-            ep_table_add(table, "%" PRId64, r->traffic.node_fan_out[n]);
+            ep_table_add(table, "%" PRId64, r->sums.rank_fan_out[n]);
+            ep_table_add(table, "%" PRId64, r->sums.node_fan_out[n]);
         }
     }
     fprintf(out, "\n");
@@ -181,6 +193,18 @@ static json_t *integer_or_null(int64_t value)
     return value > 0 ? json_integer(value) : json_null();
 }
 
+static json_t *count_tokens(const struct ep_token_map *tokens)
+{
+    json_t *all = json_array();
+    for (int64_t i = 0; i < tokens->num_ranks; i++) {
+        if (json_array_append_new(all, json_integer(ep_token_map_count(tokens, i))) != 0) {
+            json_decref(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
 static enum ep_status set_case(const struct ep_route_case *r, json_t *root)
 {
     enum ep_status status;
@@ -188,19 +212,17 @@ static enum ep_status set_case(const struct ep_route_case *r, json_t *root)
     EP_TRY(ep_json_set(root, "router",
                        r->gate != NULL ? json_string(ep_gate_source_name(r->gate)) : json_null()));
     EP_TRY(ep_json_set(root, "assignments", r->from_file ? json_string(r->source) : json_null()));
-    EP_TRY(ep_json_set(root, "routing_id",
-                       r->from_file ? json_null() : json_string(id_of(r))));
+    EP_TRY(ep_json_set(root, "routing_id", r->from_file ? json_null() : json_string(id_of(r))));
     EP_TRY(
         ep_json_set(root, "seed", r->from_file ? json_null() : json_integer((json_int_t)r->seed)));
     EP_TRY(ep_json_set(root, "fan_out_sampled", json_boolean(r->fan_out_sampled)));
     EP_TRY(ep_json_set(root, "experts", json_integer(r->num_experts)));
     EP_TRY(ep_json_set(root, "top_k", json_integer(r->top_k)));
-    EP_TRY(ep_json_set(root, "ranks", json_integer(r->traffic.num_ranks)));
+    EP_TRY(ep_json_set(root, "ranks", json_integer(r->num_ranks)));
     EP_TRY(ep_json_set(root, "nodes", json_integer(r->num_nodes)));
-    EP_TRY(ep_json_set(root, "ranks_per_node", json_integer(r->traffic.num_ranks / r->num_nodes)));
+    EP_TRY(ep_json_set(root, "ranks_per_node", json_integer(r->num_ranks / r->num_nodes)));
     EP_TRY(ep_json_set(root, "tokens", integer_or_null(r->tokens_per_rank)));
-    EP_TRY(ep_json_set(root, "tokens_per_rank",
-                       ep_json_i64_array(r->traffic.tokens, r->traffic.num_ranks)));
+    EP_TRY(ep_json_set(root, "tokens_per_rank", count_tokens(&r->tokens)));
     EP_TRY(ep_json_set(root, "tokens_total", json_integer(r->num_tokens)));
     EP_TRY(ep_json_set(root, "hidden", integer_or_null(r->hidden)));
     EP_TRY(ep_json_set(root, "dtype",
@@ -269,14 +291,14 @@ out:
 static enum ep_status set_fan_out(const struct ep_route_case *r, json_t *root)
 {
     static const char *const keys[] = {"rank", "node"};
-    const int64_t *const counts[] = {r->traffic.rank_fan_out, r->traffic.node_fan_out};
+    const int64_t *const counts[] = {r->sums.rank_fan_out, r->sums.node_fan_out};
     enum ep_status status;
     json_t *all = json_object();
     EP_TRY(ep_json_set(root, "fan_out", all));
     for (int i = 0; i < 2; i++) {
         json_t *one = json_object();
         EP_TRY(ep_json_set(all, keys[i], one));
-        EP_TRY(ep_json_set(one, "tokens", ep_json_i64_array(counts[i], r->traffic.top_k + 1)));
+        EP_TRY(ep_json_set(one, "tokens", ep_json_i64_array(counts[i], r->input.top_k + 1)));
         EP_TRY(ep_json_set(one, "mean", ep_json_real(r->mean_fan_out[i])));
         EP_TRY(ep_json_set(one, "mean_if_uniform", ep_json_real(r->expected_fan_out[i])));
     }
@@ -314,7 +336,7 @@ enum ep_status ep_route_case_to_json(const struct ep_route_case *route, json_t *
     EP_TRY(set_imbalance(route, root));
     EP_TRY(set_fan_out(route, root));
     EP_TRY(ep_json_set(root, "expert_copies",
-                       ep_json_i64_array(route->traffic.expert_copies, route->num_experts)));
+                       ep_json_i64_array(route->sums.expert_copies, route->num_experts)));
     EP_TRY(ep_route_capacity_set(route, root));
     EP_TRY(set_warnings(route, root));
     *json = root;

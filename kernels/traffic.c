@@ -74,11 +74,12 @@ static enum ep_status allocate_scratch(struct ep_traffic *t)
 static enum ep_status allocate_counts(struct ep_traffic *t)
 {
     const size_t ranks = (size_t)t->num_ranks;
+    const size_t rows = t->one_row ? 1 : ranks;
     t->rank_node = calloc(ranks, sizeof *t->rank_node);
     t->tokens = calloc(ranks, sizeof *t->tokens);
-    t->copies = calloc(ranks * ranks, sizeof *t->copies);
-    t->ranks = calloc(ranks * ranks, sizeof *t->ranks);
-    t->nodes = calloc(ranks * (size_t)t->num_nodes, sizeof *t->nodes);
+    t->copies = calloc(rows * ranks, sizeof *t->copies);
+    t->ranks = calloc(rows * ranks, sizeof *t->ranks);
+    t->nodes = calloc(rows * (size_t)t->num_nodes, sizeof *t->nodes);
     t->expert_copies = calloc((size_t)t->placement->num_experts, sizeof *t->expert_copies);
     t->rank_fan_out = calloc((size_t)t->top_k + 1, sizeof *t->rank_fan_out);
     t->node_fan_out = calloc((size_t)t->top_k + 1, sizeof *t->node_fan_out);
@@ -103,11 +104,13 @@ static void sort_ranks_by_node(struct ep_traffic *t)
     }
 }
 
-enum ep_status ep_traffic_init(const struct ep_placement *placement, const int32_t *rank_node,
-                               int64_t num_nodes, int64_t top_k, struct ep_traffic *traffic)
+static enum ep_status init(const struct ep_placement *placement, const int32_t *rank_node,
+                           int64_t num_nodes, int64_t top_k, bool one_row,
+                           struct ep_traffic *traffic)
 {
     enum ep_status status;
     struct ep_traffic t = {.placement = placement,
+                           .one_row = one_row,
                            .num_ranks = placement->num_ranks,
                            .num_nodes = rank_node != NULL ? num_nodes : 1,
                            .top_k = top_k};
@@ -124,6 +127,18 @@ enum ep_status ep_traffic_init(const struct ep_placement *placement, const int32
 out:
     ep_traffic_fini(&t);
     return status;
+}
+
+enum ep_status ep_traffic_init(const struct ep_placement *placement, const int32_t *rank_node,
+                               int64_t num_nodes, int64_t top_k, struct ep_traffic *traffic)
+{
+    return init(placement, rank_node, num_nodes, top_k, false, traffic);
+}
+
+enum ep_status ep_traffic_init_row(const struct ep_placement *placement, const int32_t *rank_node,
+                                   int64_t num_nodes, int64_t top_k, struct ep_traffic *traffic)
+{
+    return init(placement, rank_node, num_nodes, top_k, true, traffic);
 }
 
 void ep_traffic_fini(struct ep_traffic *traffic)
@@ -206,12 +221,17 @@ static inline void count_bits(uint64_t mask, int64_t *rows)
     }
 }
 
+static int64_t *row_of(const struct ep_traffic *t, int64_t *matrix, int64_t source, int64_t width)
+{
+    return matrix + (t->one_row ? 0 : source * width);
+}
+
 static void add_by_masks(struct ep_traffic *t, int64_t source, const int32_t *topk_idx,
                          int64_t num_tokens)
 {
     const struct ep_traffic_scratch *s = t->scratch;
-    int64_t *rank_rows = t->ranks + source * t->num_ranks;
-    int64_t *node_rows = t->nodes + source * t->num_nodes;
+    int64_t *rank_rows = row_of(t, t->ranks, source, t->num_ranks);
+    int64_t *node_rows = row_of(t, t->nodes, source, t->num_nodes);
     for (int64_t i = 0; i < num_tokens; i++) {
         uint64_t ranks = 0;
         uint64_t nodes = 0;
@@ -251,11 +271,13 @@ static int64_t add_by_blocks(struct ep_traffic *t, int64_t source, const int32_t
             s->lane_hits[e] = 0;
         }
     }
+    int64_t *ranks = row_of(t, t->ranks, source, t->num_ranks);
+    int64_t *nodes = row_of(t, t->nodes, source, t->num_nodes);
     for (int64_t r = 0; r < t->num_ranks; r++) {
-        t->ranks[source * t->num_ranks + r] += rank_rows[r];
+        ranks[r] += rank_rows[r];
     }
     for (int64_t n = 0; n < t->num_nodes; n++) {
-        t->nodes[source * t->num_nodes + n] += node_rows[n];
+        nodes[n] += node_rows[n];
     }
     for (int64_t n = 0; n <= MASK_BITS && n <= t->top_k; n++) {
         t->rank_fan_out[n] += rank_fan_out[n];
@@ -268,8 +290,8 @@ static void add_by_stamps(struct ep_traffic *t, int64_t source, const int32_t *t
                           int64_t num_tokens)
 {
     struct ep_traffic_scratch *s = t->scratch;
-    int64_t *rank_rows = t->ranks + source * t->num_ranks;
-    int64_t *node_rows = t->nodes + source * t->num_nodes;
+    int64_t *rank_rows = row_of(t, t->ranks, source, t->num_ranks);
+    int64_t *node_rows = row_of(t, t->nodes, source, t->num_nodes);
     for (int64_t i = 0; i < num_tokens; i++) {
         int64_t num_ranks = 0;
         int64_t num_nodes = 0;
@@ -312,7 +334,7 @@ enum ep_status ep_traffic_add(struct ep_traffic *traffic, int64_t source, const 
     } else {
         add_by_stamps(traffic, source, topk_idx, num_tokens);
     }
-    int64_t *copies = traffic->copies + source * traffic->num_ranks;
+    int64_t *copies = row_of(traffic, traffic->copies, source, traffic->num_ranks);
     for (int64_t e = 0; e < traffic->placement->num_experts; e++) {
         const int64_t hits = s->hits[e + 1];
         s->hits[e + 1] = 0;
@@ -346,14 +368,19 @@ out:
     return status;
 }
 
+const int32_t *ep_traffic_targets(struct ep_traffic *traffic, int64_t source)
+{
+    make_tables(traffic, source);
+    return traffic->scratch->rank + 1;
+}
+
 /* --- matrices ----------------------------------------------------------------------------- */
 
-/* The rank of `node` that receives what source sends there over the network. */
-static int32_t landing_rank(const struct ep_traffic *t, int64_t source, int64_t node)
+int64_t ep_traffic_landing_rank(const struct ep_traffic *t, int64_t source, int64_t node)
 {
     const struct ep_traffic_scratch *s = t->scratch;
     if (t->rank_node[source] == node) {
-        return (int32_t)source;
+        return source;
     }
     const int64_t size = s->node_start[node + 1] - s->node_start[node];
     return s->node_ranks[s->node_start[node] + s->node_index[source] % size];
@@ -372,7 +399,7 @@ void ep_traffic_fill_rows(const struct ep_traffic *traffic, enum ep_basis basis,
         for (int64_t n = 0; n < traffic->num_nodes; n++) {
             const int64_t num = traffic->nodes[i * traffic->num_nodes + n];
             if (num > 0) {
-                rows[i * num_ranks + landing_rank(traffic, i, n)] += num;
+                rows[i * num_ranks + ep_traffic_landing_rank(traffic, i, n)] += num;
             }
         }
     }
@@ -386,7 +413,8 @@ void ep_traffic_fill_fan_out(const struct ep_traffic *traffic, int64_t *rows)
         for (int64_t j = 0; j < num_ranks; j++) {
             const int64_t num = traffic->ranks[i * num_ranks + j];
             if (num > 0) {
-                rows[landing_rank(traffic, i, traffic->rank_node[j]) * num_ranks + j] += num;
+                rows[ep_traffic_landing_rank(traffic, i, traffic->rank_node[j]) * num_ranks + j] +=
+                    num;
             }
         }
     }

@@ -8,6 +8,7 @@
 #include "kernels/placement.h"
 #include "kernels/routing.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** What one row on the wire stands for. Source: kernels/README.md, "Bytes". */
@@ -28,6 +29,7 @@ struct ep_traffic {
     int64_t num_ranks;
     int64_t num_nodes;
     int64_t top_k;
+    bool one_row;           /* the matrices are one row, for one source at a time */
     int32_t *rank_node;     /* [num_ranks] the node of each rank */
     int64_t *tokens;        /* [num_ranks] tokens of each rank */
     int64_t *copies;        /* [num_ranks][num_ranks] rows from, to: token-expert */
@@ -44,6 +46,13 @@ struct ep_traffic {
 EP_MUST_CHECK enum ep_status ep_traffic_init(const struct ep_placement *placement,
                                              const int32_t *rank_node, int64_t num_nodes,
                                              int64_t top_k, struct ep_traffic *traffic);
+
+/** The same with one row for each matrix, to which every source adds: for those who take each
+ *  source's row away before the next (kernels/traffic_sums.h). The matrices below are not for it.
+ */
+EP_MUST_CHECK enum ep_status ep_traffic_init_row(const struct ep_placement *placement,
+                                                 const int32_t *rank_node, int64_t num_nodes,
+                                                 int64_t top_k, struct ep_traffic *traffic);
 void ep_traffic_fini(struct ep_traffic *traffic);
 
 /** Add tokens of rank `source`: topk_idx [num_tokens][top_k], -1 = unused; an expert that comes
@@ -55,6 +64,14 @@ EP_MUST_CHECK enum ep_status ep_traffic_add(struct ep_traffic *traffic, int64_t 
 /** Add all tokens of a router, rank by rank, in bounded memory. */
 EP_MUST_CHECK enum ep_status ep_traffic_add_router(struct ep_traffic *traffic,
                                                    const struct ep_router *router);
+
+/** [num_experts] the rank that `source` sends each expert's copies to; borrowed, until another
+ * source is asked for or added. */
+const int32_t *ep_traffic_targets(struct ep_traffic *traffic, int64_t source);
+
+/** The rank of `node` that receives what `source` sends there over the network under node-dedup; on
+ *  its own node, itself. O(1). */
+int64_t ep_traffic_landing_rank(const struct ep_traffic *traffic, int64_t source, int64_t node);
 
 /** Rows between ranks in a basis, [num_ranks][num_ranks], overwritten. node-dedup gives its network
  *  stage: source i sends to the rank of the other node that has i's index within its own node (its

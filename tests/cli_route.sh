@@ -67,6 +67,26 @@ printf 'token,layer,e0,e1\n0,1,0,0\n1,1,0,1\n0,2,1,1\n' >L.csv
     >out 2>err
 has err 'in 1 of 2 rows an expert comes twice'
 has out '"comm_time_ms": null'
+# More ranks than a matrix would bear: every token's 2 experts are on other ranks but by chance, and
+# all rows that leave arrive. Threads change nothing.
+"$EPBENCH" route --experts 64 --top-k 2 --ranks 16384 --ranks-per-node 8 --tokens 3 --threads 1 \
+    --json one >table
+"$EPBENCH" route --experts 64 --top-k 2 --ranks 16384 --ranks-per-node 8 --tokens 3 --threads 3 \
+    --json three >/dev/null
+cmp one three || fail "threads changed a number"
+has table '16384 on 2048 nodes, 3 tokens each, 49152 tokens'
+# a batch of sequences is its tokens; experts on ranks 1 and 3 alone, so that 0 and 2 send all
+"$EPBENCH" route --experts 4 --top-k 2 --ranks 4 --batch 2 --seq-len 8 --expert-ranks 1,3 \
+    --json batch >/dev/null
+"$EPBENCH" route --experts 4 --top-k 2 --ranks 4 --tokens 16 --experts-to-ranks 1,1,3,3 \
+    --json list >/dev/null
+grep -v routing_id batch >a && grep -v routing_id list >b && cmp a b || fail "--batch, --expert-ranks"
+# modifiers are part of the skew that is printed
+"$EPBENCH" route --skew zipf:1 --popularity source --masked 0.5 --experts 8 --top-k 2 --ranks 4 \
+    --tokens 512 --json - >out
+has out '"skew": "zipf:1+source+masked:0.5"'
+"$EPBENCH" route --skew khot:1:0.9 --experts 16 --top-k 4 --ranks 2 --tokens 1000 --json - >out
+grep -qE ' (1799|1800|1801)' out || fail 'of 2,000 tokens 90 % should have the expert'
 "$EPBENCH" route --help >out
 has out '--experts-to-ranks'
 
@@ -96,6 +116,19 @@ refused 'contradicts trace:sample' --skew trace:sample --experts 32
 refused 'contradicts trace:sample' --skew trace:sample --top-k 2
 refused 'at most 3 times' --skew hot:3.5 --experts 16 --top-k 8 --ranks 4
 refused '--tokens-to-ranks is for --assignments' --model dbrx --tokens-to-ranks block
+refused '--batch and --seq-len are needed together' --model dbrx --batch 2
+refused 'stand for --tokens' --model dbrx --batch 2 --seq-len 2 --tokens 4
+refused 'more than 2147483647' --model dbrx --batch 2147483647 --seq-len 2
+refused "--popularity: 'all', common or source" --model dbrx --popularity all
+refused 'masked share F' --model dbrx --masked x
+refused 'below 1 expected' --model dbrx --masked 1
+refused '--masked cannot be given' $plain --masked 0.1
+refused 'hot says which they are' --model dbrx --skew hot:2 --popularity source
+refused 'outside 0 to 7' --model dbrx --expert-ranks 8
+refused 'exclude each other' --experts 2 --top-k 1 --experts-to-ranks 0,1 --expert-ranks 0
+refused '--threads: 0 is outside' --model dbrx --threads 0
+refused 'a capacity is applied to 8192' --experts 16 --top-k 1 --ranks 16384 --tokens 1 --capacity-rule switch
+refused 'wants logits' --experts 8 --top-k 1 --router switch --masked 0.5
 refused '--layer is for --assignments' --model dbrx --layer 1
 refused '--skew cannot be given' $plain --skew uniform
 refused '--seed cannot be given' $plain --seed 1
