@@ -143,7 +143,9 @@ static void extras(const void *state, struct ep_transport_extras *e)
     }
     const int64_t crossing = (int64_t)s->rows_per_rank * (c->num_ranks - 1);
     *e = (struct ep_transport_extras){
-        .metadata_bytes = ep_copies_metadata_bytes(c),
+        /* counts, and the largest of them, which a reduction finds */
+        .metadata_bytes = ep_copies_metadata_bytes(c) +
+                          (c->num_ranks > 1 ? (int64_t)sizeof(int64_t) : 0),
         .padding_bytes = (crossing - to_others) * c->exchange->row_bytes,
     };
 }

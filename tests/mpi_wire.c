@@ -76,6 +76,15 @@ int MPI_Put(const void *from, int count, MPI_Datatype type, int rank, MPI_Aint t
     return PMPI_Put(from, count, type, rank, to, to_count, to_type, window);
 }
 
+/* What each rank puts in: how often a library sends it on is its own affair. */
+int MPI_Allreduce(const void *send, void *recv, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm)
+{
+    int size = 0;
+    PMPI_Comm_size(comm, &size);
+    remote_bytes += size > 1 ? bytes_of(count, type) : 0;
+    return PMPI_Allreduce(send, recv, count, type, op, comm);
+}
+
 int MPI_Isend(const void *buffer, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm,
               MPI_Request *request)
 {
