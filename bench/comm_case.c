@@ -3,6 +3,7 @@
 #include "bench/comm_case.h"
 
 #include "bench/comm_record.h"
+#include "bench/flush.h"
 #include "bench/pattern.h"
 #include "kernels/place_file.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 
 enum { MIN_PHASE_SAMPLES = 5, MAX_PHASE_SAMPLES = 60 };
+enum { FLUSHED_CACHES = 3 }; /* last-level caches that are read to empty one */
 
 /* Shares of a visit's time: whole and phases of each operation. */
 static const double whole_share = 0.6;
@@ -20,9 +22,7 @@ struct visit {
     struct ep_routing routing;      /* this rank's tokens */
     struct ep_exchange exchange;
     void *state;
-    char *flush; /* read and written before each repetition where buffers are to be cold */
-    int64_t flush_bytes;
-    volatile char flushed;
+    struct ep_flush *flush; /* read before each repetition where buffers are to be cold, else NULL */
     enum ep_op op;
     struct ep_os_counters before; /* when samples began */
 };
@@ -39,14 +39,10 @@ static void begin_samples(void *ctx)
     v->before = ep_os_counters_read();
 }
 
-/* Reads and writes more than the last-level cache holds. */
 static enum ep_status empty_caches(void *ctx)
 {
-    struct visit *v = ctx;
-    for (int64_t i = 0; i < v->flush_bytes; i += 64) {
-        v->flush[i]++;
-    }
-    v->flushed = v->flush[0];
+    const struct visit *v = ctx;
+    (void)ep_flush_run(v->flush);
     return EP_OK;
 }
 
@@ -114,12 +110,8 @@ static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
     if (point->cold) {
         struct ep_topo_caches caches;
         ep_topo_get_caches(s->topo, 0, &caches);
-        v->flush_bytes = 2 * (caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes);
-        v->flush = calloc(1, (size_t)v->flush_bytes + 1);
-        if (v->flush == NULL) {
-            status = ep_error_set(EP_ENOMEM, "no memory to empty caches with");
-            goto out;
-        }
+        const int64_t last_bytes = caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes;
+        EP_TRY(ep_flush_create(FLUSHED_CACHES * last_bytes + 1, &v->flush));
     }
     v->exchange = (struct ep_exchange){
         .comm = v->setting.comm,
@@ -300,6 +292,6 @@ out:
     point->transport->destroy(v.state);
     ep_comm_setting_fini(&v.setting);
     ep_routing_fini(&v.routing);
-    free(v.flush);
+    ep_flush_destroy(v.flush);
     return status;
 }

@@ -4,9 +4,11 @@
 
 #include "bench/arena.h"
 #include "bench/comm.h"
+#include "bench/flush.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static struct ep_comm *world;
@@ -121,6 +123,20 @@ static void test_arena(void **state)
     ep_arena_destroy(arena);
 }
 
+static void test_flush(void **state)
+{
+    (void)state;
+    struct ep_flush *flush = NULL;
+    struct rusage before, after;
+    CHECK_OK(ep_flush_create((1 << 20) + 1, &flush));
+    getrusage(RUSAGE_SELF, &before);
+    /* a line every 64 bytes of 1 MiB, and the one that the last byte is on; all there, so no fault */
+    assert_int_equal(ep_flush_run(flush), (1 << 20) / 64 + 1);
+    getrusage(RUSAGE_SELF, &after);
+    assert_true(after.ru_minflt - before.ru_minflt < 16);
+    ep_flush_destroy(flush);
+}
+
 int main(void)
 {
     if (ep_comm_init(&world) != EP_OK) {
@@ -131,7 +147,7 @@ int main(void)
         cmocka_unit_test(test_nodes),      cmocka_unit_test(test_agree),
         cmocka_unit_test(test_texts),      cmocka_unit_test(test_reductions),
         cmocka_unit_test(test_parts),      cmocka_unit_test(test_forced),
-        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_arena),      cmocka_unit_test(test_flush),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ep_comm_finalize(world);
