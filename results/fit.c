@@ -193,13 +193,12 @@ static void read_interval(const double *draws, int num_draws, int num_columns, i
 
 /* What a gate says against a value; "" = nothing. */
 static void gate(const struct ep_fit_group *g, const struct ep_fit_rung *r,
-                 const struct ep_fit_parameter *p, double peak_bytes_per_s, const char *peak_name,
-                 char *reason, size_t length)
+                 const struct ep_fit_parameter *p, char *reason, size_t length)
 {
     char a[UNIT_TEXT_LENGTH], b[UNIT_TEXT_LENGTH];
     const bool is_bandwidth = strcmp(p->unit, "bytes/s") == 0;
     const double ranks = g->record->ranks > 0 ? (double)g->record->ranks : 1;
-    const double peak = peak_bytes_per_s * (r->rung->bandwidth_is_total ? ranks : 1);
+    const double peak = g->peak_bytes_per_s * (r->rung->bandwidth_is_total ? ranks : 1);
     reason[0] = '\0';
     if (g->num_sizes < MIN_SIZES) {
         snprintf(reason, length, "%" PRId64 " size%s, at least %d are needed", g->num_sizes,
@@ -217,7 +216,8 @@ static void gate(const struct ep_fit_group *g, const struct ep_fit_rung *r,
                  print_value(p->unit, p->low, a), print_value(p->unit, p->high, b));
     } else if (is_bandwidth && p->value > peak) {
         snprintf(reason, length, "%s is above %s, %s: not a physical bandwidth",
-                 print_value(p->unit, p->value, a), peak_name, print_value(p->unit, peak, b));
+                 print_value(p->unit, p->value, a), g->peak_name,
+                 print_value(p->unit, peak, b));
     }
 }
 
@@ -257,7 +257,6 @@ out:
 static enum ep_status fill_parameters(const struct ep_fit_group *g, const struct ep_fit_design *d,
                                       const double *coefficients, const double *draws,
                                       const struct ep_fit_options *options,
-                                      double peak_bytes_per_s, const char *peak_name,
                                       struct ep_fit_rung *r)
 {
     enum ep_status status = EP_OK;
@@ -279,8 +278,8 @@ static enum ep_status fill_parameters(const struct ep_fit_group *g, const struct
             read_interval(draws, options->num_bootstraps, d->num_columns, d->column_of[j], tail,
                           form->form, room, p);
         }
-        char reason[192];
-        gate(g, r, p, peak_bytes_per_s, peak_name, reason, sizeof reason);
+        char reason[256];
+        gate(g, r, p, reason, sizeof reason);
         if (reason[0] != '\0') {
             EP_TRY(withhold(p, reason));
         }
@@ -298,8 +297,7 @@ out:
 /* --- one rung -------------------------------------------------------------------------------- */
 
 static enum ep_status fit_rung(const struct ep_fit_group *g, const struct ep_fit_design *design,
-                               const struct ep_fit_options *options, double peak_bytes_per_s,
-                               const char *peak_name, struct ep_fit_rung *r)
+                               const struct ep_fit_options *options, struct ep_fit_rung *r)
 {
     enum ep_status status = EP_OK;
     double coefficients[EP_RUNG_MAX_PARAMETERS];
@@ -342,7 +340,7 @@ static enum ep_status fit_rung(const struct ep_fit_group *g, const struct ep_fit
         free(clusters);
         EP_TRY(status);
     }
-    EP_TRY(fill_parameters(g, design, coefficients, draws, options, peak_bytes_per_s, peak_name, r));
+    EP_TRY(fill_parameters(g, design, coefficients, draws, options, r));
 out:
     free(draws);
     free(scale);
@@ -387,8 +385,7 @@ static enum ep_status note_choice(struct ep_fit_group *g)
     return EP_OK;
 }
 
-enum ep_status ep_fit_group_rungs(struct ep_fit_group *g, const struct ep_fit_options *options,
-                                  double peak_bytes_per_s, const char *peak_name)
+enum ep_status ep_fit_group_rungs(struct ep_fit_group *g, const struct ep_fit_options *options)
 {
     enum ep_status status = EP_OK;
     struct ep_fit_design designs[EP_NUM_RUNGS] = {0};
@@ -415,7 +412,7 @@ enum ep_status ep_fit_group_rungs(struct ep_fit_group *g, const struct ep_fit_op
                                       ep_rung_at(i)->name, designs[i].num_columns, g->num_cases));
             continue;
         }
-        EP_TRY(fit_rung(g, &designs[i], options, peak_bytes_per_s, peak_name, &g->rungs[i]));
+        EP_TRY(fit_rung(g, &designs[i], options, &g->rungs[i]));
     }
     EP_TRY(note_choice(g));
 out:
@@ -427,27 +424,55 @@ out:
 
 /* --- all groups ------------------------------------------------------------------------------ */
 
-/* The fastest copy of one rank: no rank can pass more payload through its memory. Records count
- * what all active ranks read plus write, so a payload byte counts twice. */
-static enum ep_status find_peak(const struct ep_records *records, struct ep_fit *fit)
+static bool is_copy(const struct ep_record *r)
 {
+    return r->kind == EP_RECORD_KERNELS && strncmp(r->kernel, "copy", 4) == 0 && r->moved_bytes > 0 &&
+           r->min_s > 0;
+}
+
+/* The bytes that a rank reads and writes in the group's largest case. */
+static double largest_working_set(const struct ep_fit_group *g)
+{
+    double most = 0;
+    for (int64_t i = 0; i < g->num_cases; i++) {
+        most = fmax(most, 2 * (double)g->cases[i].record->h_rank_bytes);
+    }
+    return most;
+}
+
+/* Which copies count against a working set: those from this set on. Of the recorded sets it is the
+ * largest that is not above the working set, or the smallest where all are above. */
+static double first_set(const struct ep_records *records, double working_set)
+{
+    double below = -INFINITY;
+    double least = INFINITY;
     for (int64_t i = 0; i < records->num; i++) {
-        const struct ep_record *r = &records->items[i];
-        if (r->kind == EP_RECORD_KERNELS && strncmp(r->kernel, "copy", 4) == 0 &&
-            r->moved_bytes > 0 && r->min_s > 0) {
-            const double num_ranks = r->ranks_active > 0 ? (double)r->ranks_active : 1;
-            const double peak = r->moved_bytes / 2 / num_ranks / r->min_s;
-            if (!(fit->peak_bytes_per_s >= peak)) {
-                fit->peak_bytes_per_s = peak;
-            }
+        const double set = (double)records->items[i].working_set_bytes;
+        if (is_copy(&records->items[i])) {
+            below = set <= working_set ? fmax(below, set) : below;
+            least = fmin(least, set);
         }
     }
-    if (isnan(fit->peak_bytes_per_s)) {
-        return ep_record_add_note(&fit->notes, "no-peak",
-                                  "no copy peak is recorded (epbench kernels): bandwidths are not "
-                                  "held against a physical bound");
+    return fmax(below, least);
+}
+
+/* The fastest copy of one rank: no rank can pass more payload through its memory. Records count what
+ * all active ranks read plus write, so a payload byte counts twice. The bandwidth of a model holds for
+ * the group's largest case too, so copies of smaller working sets, in faster caches, do not count. */
+static enum ep_status find_peak(const struct ep_records *records, struct ep_fit_group *g)
+{
+    char text[UNIT_TEXT_LENGTH];
+    const double set = first_set(records, largest_working_set(g));
+    for (int64_t i = 0; i < records->num; i++) {
+        const struct ep_record *r = &records->items[i];
+        if (is_copy(r) && (double)r->working_set_bytes >= set) {
+            const double num_ranks = r->ranks_active > 0 ? (double)r->ranks_active : 1;
+            g->peak_bytes_per_s =
+                fmax(g->peak_bytes_per_s, r->moved_bytes / 2 / num_ranks / r->min_s);
+        }
     }
-    return ep_record_set_text(&fit->peak_name, "the measured copy peak");
+    return ep_record_set_text(&g->peak_name, "the measured copy peak (working sets from %s on)",
+                              ep_format_bytes(set, text, sizeof text));
 }
 
 enum ep_status ep_fit_records(const struct ep_records *records,
@@ -455,18 +480,27 @@ enum ep_status ep_fit_records(const struct ep_records *records,
 {
     enum ep_status status = EP_OK;
     struct ep_fit made;
+    bool has_copies = false;
+    const bool is_given = !isnan(options->peak_bytes_per_s);
     EP_TRY(ep_fit_group_records(records, &made));
-    if (isnan(options->peak_bytes_per_s)) {
-        status = find_peak(records, &made);
-    } else {
-        made.peak_bytes_per_s = options->peak_bytes_per_s;
-        status = ep_record_set_text(&made.peak_name, "the peak given");
+    for (int64_t i = 0; i < records->num; i++) {
+        has_copies = has_copies || is_copy(&records->items[i]);
+    }
+    if (!is_given && !has_copies) {
+        status = ep_record_add_note(&made.notes, "no-peak",
+                                    "no copy peak is recorded (epbench kernels): bandwidths are not "
+                                    "held against a physical bound");
     }
     for (int64_t i = 0; i < made.num_groups && status == EP_OK; i++) {
         struct ep_fit_group *g = &made.groups[i];
-        /* A copy inside one host bounds nothing between hosts. */
-        const double peak = g->record->nodes > 1 ? NAN : made.peak_bytes_per_s;
-        status = ep_fit_group_rungs(g, options, peak, made.peak_name);
+        g->peak_bytes_per_s = options->peak_bytes_per_s;
+        if (is_given) {
+            status = ep_record_set_text(&g->peak_name, "the peak given");
+        } else if (has_copies && g->record->nodes <= 1) {
+            /* A copy inside one host bounds nothing between hosts. */
+            status = find_peak(records, g);
+        }
+        status = status == EP_OK ? ep_fit_group_rungs(g, options) : status;
     }
     if (status != EP_OK) {
         ep_fit_fini(&made);
@@ -499,13 +533,13 @@ void ep_fit_fini(struct ep_fit *fit)
         }
         free(g->name);
         free(g->key);
+        free(g->peak_name);
         free(g->cases);
         free_notes(&g->notes);
     }
     free(fit->groups);
-    free(fit->peak_name);
     free_notes(&fit->notes);
-    *fit = (struct ep_fit){.peak_bytes_per_s = NAN};
+    *fit = (struct ep_fit){0};
 }
 
 const struct ep_fit_rung *ep_fit_chosen(const struct ep_fit_group *group)

@@ -90,6 +90,8 @@ struct ep_fit_group {
     double launch_noise_floor; /* the same of two launches; NaN with one */
     struct ep_fit_rung rungs[EP_NUM_RUNGS];
     int chosen; /* rung index; -1 = none, and a note says why */
+    double peak_bytes_per_s; /* of a rank: the bound of its bandwidths; NaN = unknown */
+    char *peak_name;
     struct ep_record_notes notes;
 };
 
@@ -97,8 +99,6 @@ struct ep_fit {
     struct ep_fit_group *groups; /* by name */
     int64_t num_groups;
     struct ep_record_notes notes; /* about the records: left out, truncated, no peak known */
-    double peak_bytes_per_s; /* the bound that bandwidths were held against; NaN = unknown */
-    char *peak_name;
 };
 
 /** Fit every rung to every group of comm records (the null transport is left out, and records whose
@@ -125,10 +125,9 @@ const struct ep_fit_group *ep_fit_find_group(const struct ep_fit *fit,
 EP_MUST_CHECK enum ep_status ep_fit_group_records(const struct ep_records *records,
                                                   struct ep_fit *fit);
 
-/** Fit, score, and choose among the rungs of one group whose cases are filled. */
+/** Fit, score, and choose among the rungs of one group whose cases and peak are filled. */
 EP_MUST_CHECK enum ep_status ep_fit_group_rungs(struct ep_fit_group *group,
-                                                const struct ep_fit_options *options,
-                                                double peak_bytes_per_s, const char *peak_name);
+                                                const struct ep_fit_options *options);
 
 /** Median, 95th percentile (type 7) and maximum of |predicted - measured| / measured over the cases
  *  whose prediction is finite. Returns EP_ENOMEM. */

@@ -382,7 +382,7 @@ enum ep_status ep_fit_group_records(const struct ep_records *records, struct ep_
     enum ep_status status = EP_OK;
     struct entry *entries = NULL;
     int64_t num = 0;
-    *fit = (struct ep_fit){.peak_bytes_per_s = NAN};
+    *fit = (struct ep_fit){0};
     EP_TRY(collect_entries(records, fit, &entries, &num));
     EP_TRY(refuse_mixed_hosts(entries, num));
     qsort(entries, (size_t)num, sizeof *entries, compare_entries);

@@ -198,6 +198,8 @@ static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups
     EP_TRY(ep_json_set(object, "bootstrap_groups", json_integer(g->num_clusters)));
     EP_TRY(ep_json_set(object, "noise_floor", ep_json_real(g->noise_floor)));
     EP_TRY(ep_json_set(object, "launch_noise_floor", ep_json_real(g->launch_noise_floor)));
+    EP_TRY(ep_json_set(object, "peak_bytes_per_s", ep_json_real(g->peak_bytes_per_s)));
+    EP_TRY(ep_json_set(object, "peak_name", text_or_null(g->peak_name)));
     EP_TRY(ep_json_set(object, "chosen", text_or_null(chosen != NULL ? chosen->rung->name : NULL)));
     EP_TRY(add_range(object, g, 1));
     EP_TRY(add_notes(object, &g->notes));
@@ -328,8 +330,6 @@ enum ep_status ep_machine_file_make(const struct ep_records *records, const stru
     EP_TRY(add_ports(machine, records));
     /* Which NIC a rank uses is in no record yet. */
     EP_TRY(ep_json_set(machine, "rank_to_nic", json_null()));
-    EP_TRY(ep_json_set(machine, "peak_bytes_per_s", ep_json_real(fit->peak_bytes_per_s)));
-    EP_TRY(ep_json_set(machine, "peak_name", text_or_null(fit->peak_name)));
     EP_TRY(add_range(machine, fit->groups, fit->num_groups));
     EP_TRY(add_fit(machine, fit));
     EP_TRY(add_notes(machine, &fit->notes));

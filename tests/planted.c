@@ -445,7 +445,7 @@ static enum ep_status add_others(const struct ep_planted *p, struct ep_random *r
     }
     for (int64_t set = 1 << 15; set <= 1 << 28; set *= 4) {
         EP_TRY(add_peak(p, random, "read", set, set < 1 << 20 ? 9e10 : 2.5e10, records));
-        EP_TRY(add_peak(p, random, "copy", set, set < 1 << 20 ? 6e10 : 1.4e10, records));
+        EP_TRY(add_peak(p, random, "copy", set, set < 1 << 20 ? 6e10 : 2.4e10, records));
     }
     EP_TRY(add_peak(p, random, "fma", 0, 2.5e11, records));
 out:

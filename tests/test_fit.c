@@ -169,10 +169,11 @@ static void test_tiny_fit(void **state)
                                         .cluster = i};
     }
     struct ep_fit_group g = {.record = &record, .cases = cases, .num_cases = 3, .num_folds = 3,
-                             .num_clusters = 3, .num_sizes = 3, .chosen = -1};
+                             .num_clusters = 3, .num_sizes = 3, .chosen = -1,
+                             .peak_bytes_per_s = NAN};
     struct ep_fit_options options;
     ep_fit_options_default(&options);
-    CHECK_OK(ep_fit_group_rungs(&g, &options, NAN, NULL));
+    CHECK_OK(ep_fit_group_rungs(&g, &options));
     const struct ep_fit_rung *r = &g.rungs[M0];
     /* all three: x/y = 1, 1, 0.5: 1/B = 2.5 / 2.25 = 10/9; errors 1/9, 1/9 and 4/9 */
     CHECK_NEAR(r->coefficients[0], 10.0 / 9, 1e-12);
@@ -447,6 +448,7 @@ static void test_gates(void **state)
 
     /* more than the memory can copy */
     planted_law(EP_PLANTED_M2, 1, &planted);
+    planted.others = true;
     CHECK_OK(ep_planted_make(&planted, &records));
     ep_fit_options_default(&options);
     options.peak_bytes_per_s = 7e9;
@@ -457,6 +459,24 @@ static void test_gates(void **state)
     options.peak_bytes_per_s = 9e9;
     CHECK_OK(ep_fit_records(&records, &options, &fit));
     assert_null(find_parameter(&fit.groups[0].rungs[M2], "B")->withheld);
+    ep_fit_fini(&fit);
+
+    /* Copies recorded: payload at 30 GB/s below 1 MiB, at 12 GB/s beyond. The largest case is beyond, so
+     * 12 GB/s it is; and at 7 GB/s the planted 8 GB/s is too much, whatever the caches do. */
+    ep_fit_options_default(&options);
+    CHECK_OK(ep_fit_records(&records, &options, &fit));
+    CHECK_NEAR(fit.groups[0].peak_bytes_per_s, 12e9, 1.5e9); /* the fastest sample of a few */
+    assert_null(find_parameter(&fit.groups[0].rungs[M2], "B")->withheld);
+    ep_fit_fini(&fit);
+    for (int64_t i = 0; i < records.num; i++) {
+        struct ep_record *r = &records.items[i];
+        if (r->kind == EP_RECORD_KERNELS && strcmp(r->kernel, "copy") == 0 &&
+            r->working_set_bytes >= 1 << 20) {
+            r->min_s *= 12.0 / 7;
+        }
+    }
+    CHECK_OK(ep_fit_records(&records, &options, &fit));
+    assert_non_null(strstr(find_parameter(&fit.groups[0].rungs[M2], "B")->withheld, "physical"));
     fini(&records, &fit);
 }
 
