@@ -81,3 +81,28 @@ enum ep_status ep_stats_summarize(const double *samples, int64_t num, struct ep_
     free(sorted);
     return EP_OK;
 }
+
+int64_t ep_stats_fastest(double *times, int64_t num, int64_t num_rounds, double tie)
+{
+    EP_ASSERT(num >= 1 && num_rounds >= 1);
+    for (int64_t round = 0; round < num_rounds; round++) {
+        double sum = 0;
+        for (int64_t i = 0; i < num; i++) {
+            sum += times[i * num_rounds + round];
+        }
+        for (int64_t i = 0; i < num; i++) {
+            times[i * num_rounds + round] /= sum;
+        }
+    }
+    double least = HUGE_VAL;
+    for (int64_t i = 0; i < num; i++) {
+        ep_stats_sort(times + i * num_rounds, num_rounds);
+        least = fmin(least, ep_stats_median_sorted(times + i * num_rounds, num_rounds));
+    }
+    int64_t last = 0;
+    for (int64_t i = 0; i < num; i++) {
+        const double median = ep_stats_median_sorted(times + i * num_rounds, num_rounds);
+        last = median <= (1 + tie) * least ? i : last;
+    }
+    return last;
+}

@@ -41,4 +41,10 @@ double ep_stats_quantile_sorted(const double *sorted, int64_t num, double q);
 int ep_stats_median_interval_sorted(const double *sorted, int64_t num, double level, double *low,
                                     double *high);
 
+/** Which of `num` things is the fastest, where all were timed once in every round, so that a drift meets
+ *  them alike: the least median of its time over the sum of the round's times. Those within `tie` of the
+ *  least (0.01 = 1 %) are equal, and the last of them is taken.
+ *  times  [num][num_rounds], all > 0; overwritten */
+int64_t ep_stats_fastest(double *times, int64_t num, int64_t num_rounds, double tie);
+
 #endif

@@ -8,9 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUM_TRIALS = 9 };
+enum { NUM_ROUNDS = 11, MAX_CANDIDATES = 16, TRIAL_ROUNDS = 1 << 16 };
 
 static const double sample_s = 4e-3;
+/* Where memory is saturated all loops are alike: then the last one is taken, which is the fastest of an
+ * idle memory (wider loads and two streams come later in the table). */
+static const double tie = 0.01;
 
 int64_t ep_kernels_cold_bytes(const struct ep_session *session, int64_t caches)
 {
@@ -37,12 +40,22 @@ static double time_read(const struct ep_stream_loop *loop, const char *from, int
     return ep_comm_now_s() - start;
 }
 
-/* Median over trials of the slowest rank's time. */
-static enum ep_status settle(struct ep_session *session, double *times_s, double *median_s)
+/* The slowest rank's time of each candidate in each round; which is the fastest.
+ * times_s [num][NUM_ROUNDS], this rank's; overwritten. *least_s: its least time. */
+static enum ep_status choose(struct ep_session *session, double *times_s, int64_t num,
+                             int64_t *fastest, double *median_s, double *least_s)
 {
-    const enum ep_status status = ep_comm_max_f64(session->world, times_s, NUM_TRIALS);
-    ep_stats_sort(times_s, NUM_TRIALS);
-    *median_s = ep_stats_median_sorted(times_s, NUM_TRIALS);
+    enum ep_status status = EP_OK;
+    double chosen[NUM_ROUNDS];
+    double slowest[MAX_CANDIDATES * NUM_ROUNDS];
+    EP_TRY(ep_comm_max_f64(session->world, times_s, num * NUM_ROUNDS));
+    memcpy(slowest, times_s, (size_t)num * sizeof chosen);
+    *fastest = ep_stats_fastest(slowest, num, NUM_ROUNDS, tie);
+    memcpy(chosen, times_s + *fastest * NUM_ROUNDS, sizeof chosen);
+    ep_stats_sort(chosen, NUM_ROUNDS);
+    *median_s = ep_stats_median_sorted(chosen, NUM_ROUNDS);
+    *least_s = chosen[0];
+out:
     return status;
 }
 
@@ -50,29 +63,32 @@ static enum ep_status choose_loop(struct ep_session *session, enum ep_dtype dtyp
                                   struct ep_kernels_peaks *peaks)
 {
     enum ep_status status = EP_OK;
-    double best_rate = 0.0;
+    const struct ep_peak_loop *loops[MAX_CANDIDATES];
+    double times_s[MAX_CANDIDATES * NUM_ROUNDS];
+    int64_t num = 0, fastest = 0;
+    double median_s = 0, least_s = 0;
     for (const struct ep_peak_loop *l = ep_peak_loops; l->name != NULL; l++) {
-        double times_s[NUM_TRIALS], median_s = 0.0;
-        int64_t rounds = 1 << 16;
         /* all ranks must take the same loops in the same order */
-        int64_t counts = !ep_peak_counts_for(l, dtype);
-        EP_TRY(ep_comm_max_i64(session->world, &counts, 1));
-        if (counts != 0) {
-            continue;
-        }
-        (void)time_loop(l, rounds);
-        for (int i = 0; i < NUM_TRIALS; i++) {
-            EP_TRY(ep_comm_barrier(session->world));
-            times_s[i] = time_loop(l, rounds);
-        }
-        EP_TRY(settle(session, times_s, &median_s));
-        if ((double)rounds * l->flops_per_round / median_s > best_rate) {
-            best_rate = (double)rounds * l->flops_per_round / median_s;
-            peaks->loops[dtype] = l;
-            peaks->rounds[dtype] = (int64_t)((double)rounds * sample_s / median_s) + 1;
-            peaks->least_s[dtype] = times_s[0] * (double)peaks->rounds[dtype] / (double)rounds;
+        int64_t skip = !ep_peak_counts_for(l, dtype);
+        EP_TRY(ep_comm_max_i64(session->world, &skip, 1));
+        if (skip == 0) {
+            EP_ASSERT(num < MAX_CANDIDATES);
+            loops[num++] = l;
         }
     }
+    for (int round = -1; round < NUM_ROUNDS; round++) { /* round -1 warms up */
+        for (int64_t i = 0; i < num; i++) {
+            EP_TRY(ep_comm_barrier(session->world));
+            /* per flop, since loops differ in what a round of theirs does */
+            const double time_s = time_loop(loops[i], TRIAL_ROUNDS) / loops[i]->flops_per_round;
+            times_s[i * NUM_ROUNDS + (round < 0 ? 0 : round)] = time_s;
+        }
+    }
+    EP_TRY(choose(session, times_s, num, &fastest, &median_s, &least_s));
+    const double per_round_s = loops[fastest]->flops_per_round / (double)TRIAL_ROUNDS;
+    peaks->loops[dtype] = loops[fastest];
+    peaks->rounds[dtype] = (int64_t)(sample_s / (median_s * per_round_s)) + 1;
+    peaks->least_s[dtype] = least_s * per_round_s * (double)peaks->rounds[dtype];
 out:
     return status;
 }
@@ -80,29 +96,27 @@ out:
 static enum ep_status choose_read(struct ep_session *session, struct ep_kernels_peaks *peaks)
 {
     enum ep_status status = EP_OK;
-    const struct ep_stream_loop *best = NULL;
-    double best_s = 0.0;
+    const struct ep_stream_loop *loops[MAX_CANDIDATES];
+    double times_s[MAX_CANDIDATES * NUM_ROUNDS];
+    int64_t num = 0, fastest = 0;
+    double median_s = 0, least_s = 0;
     for (const struct ep_stream_loop *l = ep_stream_loops; l->name != NULL; l++) {
-        double times_s[NUM_TRIALS], median_s = 0.0;
         int64_t skip = !l->is_read || !l->is_supported();
         EP_TRY(ep_comm_max_i64(session->world, &skip, 1));
-        if (skip != 0) {
-            continue;
-        }
-        peaks->read = l;
-        for (int i = 0; i < NUM_TRIALS; i++) {
-            EP_TRY(ep_comm_barrier(session->world));
-            times_s[i] = ep_kernels_read_sample_s(peaks);
-        }
-        EP_TRY(settle(session, times_s, &median_s));
-        /* where the memory is saturated all are alike: then take the last, which is the fastest of
-         * an idle memory (wider loads and two streams come later in the table) */
-        if (best == NULL || median_s < 1.08 * best_s) {
-            best_s = best == NULL || median_s < best_s ? median_s : best_s;
-            best = l;
+        if (skip == 0) {
+            EP_ASSERT(num < MAX_CANDIDATES);
+            loops[num++] = l;
         }
     }
-    peaks->read = best;
+    for (int round = 0; round < NUM_ROUNDS; round++) {
+        for (int64_t i = 0; i < num; i++) {
+            peaks->read = loops[i];
+            EP_TRY(ep_comm_barrier(session->world));
+            times_s[i * NUM_ROUNDS + round] = ep_kernels_read_sample_s(peaks);
+        }
+    }
+    EP_TRY(choose(session, times_s, num, &fastest, &median_s, &least_s));
+    peaks->read = loops[fastest];
 out:
     return status;
 }

@@ -25,7 +25,8 @@ struct ep_kernels_peaks {
  *  (32 MiB where that is unknown). */
 int64_t ep_kernels_cold_bytes(const struct ep_session *session, int64_t caches);
 
-/** Run every candidate loop a few times on all ranks together and keep the fastest. Collective. */
+/** Run all candidate loops by turns, in several rounds, on all ranks together and keep the fastest of each
+ *  kind (see ep_stats_fastest). Collective. */
 EP_MUST_CHECK enum ep_status ep_kernels_peaks_create(struct ep_session *session,
                                                      int64_t cold_caches,
                                                      struct ep_kernels_peaks **peaks);

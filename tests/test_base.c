@@ -114,6 +114,24 @@ static void test_summary(void **state)
     assert_true(s.lag1 < -0.8);
 }
 
+static void test_fastest(void **state)
+{
+    (void)state;
+    /* Three loops in five rounds. The machine is three times as slow from the third on, and a round hits
+     * the last loop alone. */
+    double times[3][5] = {
+        {1.05, 1.04, 3.15, 3.03, 3.12}, /* 1.05 1.04 1.05 1.01 1.04 of the second */
+        {1.00, 1.00, 3.00, 3.00, 3.00},
+        {1.06, 1.06, 3.18, 9.00, 3.18},
+    };
+    assert_int_equal(ep_stats_fastest(times[0], 3, 5, 0.01), 1);
+    /* 0.5 % apart is a tie, and the last is taken; 5 % apart is none */
+    double close[3][3] = {{1.000, 1.000, 1.000}, {1.005, 1.005, 1.005}, {1.050, 1.050, 1.050}};
+    assert_int_equal(ep_stats_fastest(close[0], 3, 3, 0.01), 1);
+    double one[1][1] = {{2}};
+    assert_int_equal(ep_stats_fastest(one[0], 1, 1, 0.01), 0);
+}
+
 static void test_philox_golden(void **state)
 {
     (void)state;
@@ -361,6 +379,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),       cmocka_unit_test(test_units),
         cmocka_unit_test(test_lists),         cmocka_unit_test(test_summary),
+        cmocka_unit_test(test_fastest),
         cmocka_unit_test(test_philox_golden), cmocka_unit_test(test_random_streams),
         cmocka_unit_test(test_random_lanes),
         cmocka_unit_test(test_csv),           cmocka_unit_test(test_json),
