@@ -127,8 +127,15 @@ static int skew_idx(const struct selection *s, const char *name)
     return -1;
 }
 
+/* The largest numbers of all panels, whose axis is one. */
+struct extent {
+    double measured_s;        /* median */
+    double drawn_s;           /* with intervals and models */
+    double drawn_bytes_per_s;
+};
+
 static void put_row(const struct ep_figure_input *in, const struct selection *s, int panel,
-                    int series, int64_t idx, struct ep_sheet *sheet)
+                    int series, int64_t idx, struct ep_sheet *sheet, struct extent *most)
 {
     const struct ep_fit_group *g = s->panels[panel];
     const struct ep_fit_case *c = &g->cases[idx];
@@ -151,20 +158,23 @@ static void put_row(const struct ep_figure_input *in, const struct selection *s,
     ep_sheet_put_text(sheet, chosen != NULL ? chosen->rung->name : "none");
     for (size_t i = 0; i < sizeof times_s / sizeof times_s[0]; i++) {
         ep_sheet_put_number(sheet, times_s[i]);
+        most->drawn_s = fmax(most->drawn_s, times_s[i]); /* passes over NaN */
     }
     /* the ends change places: a long time is a low bandwidth */
     const double rates_s[] = {c->time_s, high_s, low_s, m0_s, chosen_s};
     for (size_t i = 0; i < sizeof rates_s / sizeof rates_s[0]; i++) {
         ep_sheet_put_number(sheet, bytes / rates_s[i]);
+        most->drawn_bytes_per_s = fmax(most->drawn_bytes_per_s, bytes / rates_s[i]);
     }
+    most->measured_s = fmax(most->measured_s, c->time_s);
     ep_sheet_end_row(sheet);
 }
 
-/* By panel, top-k and skew, as lines are drawn. Returns the longest measured time. */
-static double put_rows(const struct ep_figure_input *in, const struct selection *s,
-                       struct ep_sheet *sheet)
+/* By panel, top-k and skew, as lines are drawn. */
+static struct extent put_rows(const struct ep_figure_input *in, const struct selection *s,
+                              struct ep_sheet *sheet)
 {
-    double max_s = 0;
+    struct extent most = {0};
     ep_sheet_put_header(sheet, "panel transport byte_basis series top_k skew_idx skew skew_achieved "
                                "h_rank_bytes chosen_rung time_s low_s high_s m0_s chosen_s "
                                "bw_bytes_per_s bw_low_bytes_per_s bw_high_bytes_per_s "
@@ -177,14 +187,13 @@ static double put_rows(const struct ep_figure_input *in, const struct selection 
                     const struct ep_fit_case *c = &g->cases[j];
                     if (is_in(&s->slice, c) && c->record->top_k == s->top_ks[k] &&
                         strcmp(c->skew, s->skews[i].name) == 0) {
-                        put_row(in, s, p, k, j, sheet);
-                        max_s = fmax(max_s, c->time_s);
+                        put_row(in, s, p, k, j, sheet, &most);
                     }
                 }
             }
         }
     }
-    return max_s;
+    return most;
 }
 
 static void define_lists(const struct ep_figure_input *in, const struct selection *s,
@@ -217,16 +226,20 @@ static void define_lists(const struct ep_figure_input *in, const struct selectio
     ep_sheet_define_list(sheet, "ep_models", models, 2);
 }
 
-static void define_axes(bool bandwidth, const char *target, double max_s, struct ep_sheet *sheet)
+static void define_axes(bool bandwidth, const char *target, const struct extent *most,
+                        struct ep_sheet *sheet)
 {
     static const char *const times[] = {"chosen_s", "m0_s"};
     static const char *const rates[] = {"chosen_bw_bytes_per_s", "m0_bw_bytes_per_s"};
-    const bool micro = max_s < 1e-3;
+    const bool micro = most->measured_s < 1e-3;
+    const double scale = bandwidth ? 1e-9 : micro ? 1e6 : 1e3;
     ep_sheet_define_list(sheet, "ep_model_column", bandwidth ? rates : times, 2);
     ep_sheet_define(sheet, "ep_y_column", "%s", bandwidth ? "bw_bytes_per_s" : "time_s");
     ep_sheet_define(sheet, "ep_low_column", "%s", bandwidth ? "bw_low_bytes_per_s" : "low_s");
     ep_sheet_define(sheet, "ep_high_column", "%s", bandwidth ? "bw_high_bytes_per_s" : "high_s");
-    ep_sheet_define_number(sheet, "ep_y_scale", bandwidth ? 1e-9 : micro ? 1e6 : 1e3);
+    ep_sheet_define_number(sheet, "ep_y_scale", scale);
+    ep_sheet_define_number(sheet, "ep_y_most",
+                           scale * (bandwidth ? most->drawn_bytes_per_s : most->drawn_s));
     if (bandwidth) {
         ep_sheet_define(sheet, "ep_y_label", "GB/s (physical)");
     } else {
@@ -247,7 +260,7 @@ static enum ep_status fill(const struct ep_figure_input *in, bool bandwidth, str
         return ep_sheet_refuse(sheet, "it takes 2 skews at one size; these records have %d",
                                s.num_skews);
     }
-    const double max_s = put_rows(in, &s, sheet);
+    const struct extent most = put_rows(in, &s, sheet);
     const struct ep_fit_group *g = s.panels[0];
     snprintf(title, sizeof title, "%c%s %s against skew", ep_figure_op(in)[0] == 'd' ? 'D' : 'C',
              ep_figure_op(in) + 1, bandwidth ? "bandwidth" : "time");
@@ -259,7 +272,7 @@ static enum ep_status fill(const struct ep_figure_input *in, bool bandwidth, str
                             s.slice.tokens,
                             ep_figure_conditions(s.slice.reference, conditions, sizeof conditions));
     define_lists(in, &s, sheet);
-    define_axes(bandwidth, g->target, max_s, sheet);
+    define_axes(bandwidth, g->target, &most, sheet);
     return EP_OK;
 }
 

@@ -8,8 +8,7 @@ ep_h = ep_bottom + (|ep_panel| - 1) * ep_step + 142
 eval ep_open
 file = ep_name.'.tsv'
 set xrange [0.5:|ep_skew| + 0.5]
-set yrange [0:*]
-set offsets 0, 0, graph 0.06, 0
+set yrange [0:1.06 * ep_y_most] # of all panels
 set multiplot
 do for [p = 1:|ep_panel|] {
     eval ep_place

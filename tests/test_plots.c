@@ -193,6 +193,18 @@ static void test_skew(void **state)
         CHECK_NEAR(number_at(&sheet, i, "chosen_s"), number_at(&sheet, i, "time_s"), 1e-8);
     }
     assert_non_null(strstr(sheet.texts, "ep_skew[1] = 'uniform (1.00)'"));
+    /* one axis for all panels: the largest of what any of them draws */
+    double most_s = 0;
+    static const char *const drawn[] = {"time_s", "low_s", "high_s", "m0_s", "chosen_s"};
+    for (int64_t row = 1; row <= 24; row++) {
+        for (size_t i = 0; i < sizeof drawn / sizeof drawn[0]; i++) {
+            most_s = fmax(most_s, number_at(&sheet, row, drawn[i]));
+        }
+    }
+    double y_most = 0, y_scale = 0;
+    assert_int_equal(sscanf(strstr(sheet.texts, "ep_y_most = "), "ep_y_most = %lf", &y_most), 1);
+    assert_int_equal(sscanf(strstr(sheet.texts, "ep_y_scale = "), "ep_y_scale = %lf", &y_scale), 1);
+    CHECK_NEAR(y_most, most_s * y_scale, 1e-6 * y_most);
     assert_non_null(strstr(sheet.texts, "M2 chosen'"));
     ep_sheet_fini(&sheet);
     free_scene(&scene);
