@@ -2,11 +2,11 @@
 /* Counting sort, row copies and weighted sums. */
 #include "kernels/permute.h"
 
+#include "kernels/combine.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { BLOCK = 512 }; /* elements summed at a time, so that the sum stays in the nearest cache */
 
 /* start[e + 1] becomes the rows of expert e. */
 static enum ep_status count_rows(const int32_t *topk_idx, int64_t num_slots, int64_t top_k,
@@ -31,6 +31,9 @@ enum ep_status ep_permute_init(const int32_t *topk_idx, int64_t num_tokens, int6
 {
     enum ep_status status;
     const int64_t num_slots = num_tokens * top_k;
+    if (top_k > EP_PERMUTE_MAX_TOP_K) {
+        return ep_error_set(EP_EINVAL, "top-k %" PRId64 " is above %d", top_k, EP_PERMUTE_MAX_TOP_K);
+    }
     struct ep_permutation p = {
         .num_tokens = num_tokens, .top_k = top_k, .num_experts = num_experts};
     int64_t *next = malloc((size_t)num_experts * sizeof *next);
@@ -81,48 +84,6 @@ void ep_permute_rows(const struct ep_permutation *permutation, const void *token
     }
 }
 
-static void add_f32(float *restrict sum, const float *restrict row, float weight, int64_t num)
-{
-    for (int64_t h = 0; h < num; h++) {
-        sum[h] += weight * row[h];
-    }
-}
-
-static void add_bf16(float *restrict sum, const uint16_t *restrict row, float weight, int64_t num)
-{
-    for (int64_t h = 0; h < num; h++) {
-        sum[h] += weight * ep_bf16_to_f32(row[h]);
-    }
-}
-
-/* Elements first .. first + num - 1 of one token. */
-static void sum_block(const struct ep_permutation *p, const void *permuted, enum ep_dtype dtype,
-                      int64_t hidden, int64_t token, const float *weight, int64_t first,
-                      int64_t num, void *tokens)
-{
-    float sum[BLOCK] = {0};
-    for (int64_t i = 0; i < p->top_k; i++) {
-        const int64_t row = p->slot_row[token * p->top_k + i];
-        const float w = weight != NULL ? weight[i] : 1;
-        if (row < 0) {
-            continue;
-        }
-        if (dtype == EP_FP32) {
-            add_f32(sum, (const float *)permuted + row * hidden + first, w, num);
-        } else {
-            add_bf16(sum, (const uint16_t *)permuted + row * hidden + first, w, num);
-        }
-    }
-    if (dtype == EP_FP32) {
-        memcpy((float *)tokens + token * hidden + first, sum, (size_t)num * sizeof *sum);
-        return;
-    }
-    uint16_t *out = (uint16_t *)tokens + token * hidden + first;
-    for (int64_t h = 0; h < num; h++) {
-        out[h] = ep_bf16_from_f32(sum[h]);
-    }
-}
-
 enum ep_status ep_permute_sum_rows(const struct ep_permutation *permutation, const void *permuted,
                                    enum ep_dtype dtype, int64_t hidden, const float *topk_weight,
                                    void *tokens)
@@ -131,12 +92,19 @@ enum ep_status ep_permute_sum_rows(const struct ep_permutation *permutation, con
         return ep_error_set(EP_EINVAL, "rows of %s cannot be summed; fp32 or bf16 expected",
                             ep_dtype_name(dtype));
     }
+    const int64_t top_k = permutation->top_k;
+    const int64_t row_bytes = hidden * ep_dtype_element_bytes(dtype);
     for (int64_t t = 0; t < permutation->num_tokens; t++) {
-        const float *weight = topk_weight != NULL ? topk_weight + t * permutation->top_k : NULL;
-        for (int64_t first = 0; first < hidden; first += BLOCK) {
-            const int64_t num = hidden - first < BLOCK ? hidden - first : BLOCK;
-            sum_block(permutation, permuted, dtype, hidden, t, weight, first, num, tokens);
+        const void *rows[EP_PERMUTE_MAX_TOP_K];
+        float weights[EP_PERMUTE_MAX_TOP_K];
+        int64_t num = 0;
+        for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
+            if (permutation->slot_row[i] >= 0) {
+                rows[num] = (const char *)permuted + permutation->slot_row[i] * row_bytes;
+                weights[num++] = topk_weight != NULL ? topk_weight[i] : 1;
+            }
         }
+        ep_combine_row(dtype, hidden, num, rows, weights, (char *)tokens + t * row_bytes);
     }
     return EP_OK;
 }

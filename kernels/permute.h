@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+enum { EP_PERMUTE_MAX_TOP_K = 1024 };
+
 /** Where each copy of a token goes. Init with ep_permute_init, free with ep_permute_fini. */
 struct ep_permutation {
     int64_t num_tokens;
@@ -20,7 +22,7 @@ struct ep_permutation {
 };
 
 /** Stable counting sort by expert of topk_idx [num_tokens][top_k] (-1 = unused; read only).
- *  Returns EP_EINVAL if an index is < -1 or >= num_experts. O(num_tokens top_k + num_experts).
+ *  Returns EP_EINVAL if an index is < -1 or >= num_experts, or top_k > EP_PERMUTE_MAX_TOP_K. O(num_tokens top_k + num_experts).
  *  Traffic: reads the indices twice (2 x 4 B a slot), writes 8 B a slot and 8 B a row. */
 EP_MUST_CHECK enum ep_status ep_permute_init(const int32_t *topk_idx, int64_t num_tokens,
                                              int64_t top_k, int64_t num_experts,

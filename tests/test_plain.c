@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "kernels/dtype.h"
 #include "kernels/models.h"
+#include "kernels/combine.h"
 #include "kernels/permute.h"
 #include "kernels/plain.h"
 #include "kernels/traffic.h"
@@ -285,6 +286,45 @@ static void test_models(void **state)
     ep_models_destroy(models);
 }
 
+static void test_combine_bf16(void **state)
+{
+    (void)state;
+    /* 3 x 64 elements, which wide registers take, and 5 more. 1 x a + 0.5 x b. */
+    enum { HIDDEN = 197 };
+    uint16_t a[HIDDEN], b[HIDDEN], sums[HIDDEN];
+    const void *const rows[] = {a, b};
+    const float weights[] = {1, 0.5f};
+    for (int h = 0; h < HIDDEN; h++) {
+        a[h] = ep_bf16_from_f32((float)(h % 50));
+        b[h] = ep_bf16_from_f32(1);
+    }
+    /* Among the first, and among the last: bf16 steps by 2 from 256 on, so 257 is a tie that goes to 256,
+     * and 259 one that goes to 260 (even last bit); a NaN stays one; 1.5 times the largest is infinite. */
+    static const struct {
+        float a, b, sum;
+    } special[] = {{256, 2, 256}, {258, 2, 260}, {INFINITY, 1, INFINITY}, {0x1.fep127f, 0x1.fep127f, INFINITY}};
+    for (int i = 0; i < 4; i++) {
+        for (int place = 0; place < 2; place++) {
+            const int h = place == 0 ? 10 + i : 192 + i;
+            a[h] = ep_bf16_from_f32(special[i].a);
+            b[h] = ep_bf16_from_f32(special[i].b);
+        }
+    }
+    a[20] = a[196] = 0x7f81; /* a NaN whose upper half alone is not quiet */
+    ep_combine_row(EP_BF16, HIDDEN, 2, rows, weights, sums);
+    for (int h = 0; h < HIDDEN; h++) {
+        const int i = h >= 192 ? h - 192 : h - 10;
+        const float expected = i >= 0 && i < 4 ? special[i].sum : (float)(h % 50) + 0.5f;
+        if (h == 20 || h == 196) {
+            assert_true(isnan(ep_bf16_to_f32(sums[h])));
+        } else {
+            assert_true(ep_bf16_to_f32(sums[h]) == expected);
+        }
+    }
+    ep_combine_row(EP_BF16, HIDDEN, 0, rows, weights, sums);
+    assert_int_equal(sums[0] | sums[64] | sums[196], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_plain_dispatch),  cmocka_unit_test(test_dispatch_sums_to_the_layer),
         cmocka_unit_test(test_permute_by_hand), cmocka_unit_test(test_permute_and_back),
         cmocka_unit_test(test_row_bytes),       cmocka_unit_test(test_models),
+        cmocka_unit_test(test_combine_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
