@@ -19,12 +19,20 @@ enum ep_status ep_cmd_run(int argc, char **argv);
 enum ep_status ep_cmd_fit(int argc, char **argv);
 enum ep_status ep_cmd_report(int argc, char **argv);
 
-enum { KEY_PROFILE = 3000, KEY_RESUME, KEY_REPEAT };
+enum { KEY_PROFILE = 3000, KEY_RESUME, KEY_REPEAT, KEY_RANKS, KEY_RANK_ORDER };
+enum { MAX_SWEEPS = sizeof ((struct ep_profile *)0)->comm / sizeof(struct ep_comm_options) };
 
 struct input {
     struct ep_session_options session;
     const struct ep_profile *profile;
     const char *repeat; /* record id; NULL = the whole profile */
+    struct ep_run resumed; /* run.json of --resume */
+};
+
+/* What the stages share. The comm sweeps are made first: what cannot be is told before it is waited for. */
+struct suite {
+    const struct ep_profile *profile;
+    struct ep_comm_sweep *sweeps[MAX_SWEEPS]; /* NULL where the profile has none */
 };
 
 static enum ep_status check_options(const struct input *input)
@@ -33,6 +41,11 @@ static enum ep_status check_options(const struct input *input)
     if (session->resume && (session->output != NULL || input->repeat != NULL)) {
         return ep_error_set(EP_EINVAL, "--resume goes on in its own directory: without -o and "
                             "--repeat");
+    }
+    if ((session->resume || input->repeat != NULL) &&
+        (session->comm_ranks != NULL || session->comm_rank_order != NULL)) {
+        return ep_error_set(EP_EINVAL, "--ranks and --rank-order are those of the run: without them "
+                            "for --resume and --repeat");
     }
     if (input->repeat != NULL && session->append == NULL) {
         return ep_error_set(EP_EINVAL, "--repeat RECORD_ID needs --append DIR, the run that has the "
@@ -55,6 +68,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_REPEAT:
         input->repeat = arg;
         return 0;
+    case KEY_RANKS:
+        input->session.comm_ranks = arg;
+        return 0;
+    case KEY_RANK_ORDER:
+        input->session.comm_rank_order = arg;
+        return 0;
     case ARGP_KEY_SUCCESS:
         return check_options(input) == EP_OK ? 0 : EINVAL;
     case KEY_PROFILE:
@@ -69,15 +88,20 @@ static const struct argp_option options[] = {
     {"profile", KEY_PROFILE, "NAME", 0,
      "smoke (20 seconds, to see that all runs), quick (2 minutes), standard (15 minutes) or full (2 "
      "hours); default quick", 1},
+    {"ranks", KEY_RANKS, "LIST", 0,
+     "measure dispatch and combine on the first so many ranks, e.g. 2,4,8 (default: all ranks)", 1},
+    {"ep", KEY_RANKS, "LIST", OPTION_ALIAS, NULL, 1},
+    {"rank-order", KEY_RANK_ORDER, "packed|spread", 0,
+     "--ranks fills node after node, or goes round the nodes (default packed)", 1},
     {"resume", KEY_RESUME, "DIR", 0, "finish the run in DIR: only what it lacks is measured", 1},
     {"repeat", KEY_REPEAT, "RECORD_ID", 0,
      "measure the point of one comm record of the run in --append DIR again", 1},
     {0},
 };
 
-static enum ep_status run_topo(struct ep_session *s, const struct ep_profile *profile)
+static enum ep_status run_topo(struct ep_session *s, const struct suite *suite)
 {
-    (void)profile;
+    (void)suite;
     if (ep_comm_is_root(s->world)) {
         printf("machine: %s\nranks: %d on %d nodes, %s\n", s->run.machine,
                ep_comm_size(s->world), ep_comm_num_nodes(s->world), ep_comm_mpi_version());
@@ -96,7 +120,7 @@ static bool profile_is_short(const struct ep_profile *profile)
     return strcmp(profile->name, "quick") == 0 || strcmp(profile->name, "smoke") == 0;
 }
 
-static enum ep_status run_links(struct ep_session *s, const struct ep_profile *profile)
+static enum ep_status run_links(struct ep_session *s, const struct suite *suite)
 {
     enum ep_status status = EP_OK;
     struct ep_links_summary summary = {0};
@@ -104,10 +128,10 @@ static enum ep_status run_links(struct ep_session *s, const struct ep_profile *p
         ep_session_skip(s, "links", "one rank has no links");
         return EP_OK;
     }
-    struct ep_links_options links = profile_is_short(profile)
+    struct ep_links_options links = profile_is_short(suite->profile)
                                         ? ep_links_options_quick()
                                         : ep_links_options_default();
-    links.budget_s = profile->links_s;
+    links.budget_s = suite->profile->links_s;
     EP_TRY(ep_links_sweep(s, &links, &summary));
     if (ep_comm_is_root(s->world)) {
         status = ep_links_print_levels(s, &summary, stdout);
@@ -118,34 +142,29 @@ out:
     return status;
 }
 
-static enum ep_status run_kernels(struct ep_session *s, const struct ep_profile *profile)
+static enum ep_status run_kernels(struct ep_session *s, const struct suite *suite)
 {
     int64_t num_short = 0;
-    return ep_kernels_suite_run(s, profile_is_short(profile), profile->kernels_s, stdout,
+    return ep_kernels_suite_run(s, profile_is_short(suite->profile), suite->profile->kernels_s, stdout,
                                 &num_short);
 }
 
-static enum ep_status run_bare(struct ep_session *s, const struct ep_profile *profile)
+static enum ep_status run_bare(struct ep_session *s, const struct suite *suite)
 {
     if (ep_comm_size(s->world) == 1) {
         ep_session_skip(s, "bare", "one rank exchanges nothing");
         return EP_OK;
     }
-    return ep_bare_run(s, profile->bare_s, stdout);
+    return ep_bare_run(s, suite->profile->bare_s, stdout);
 }
 
-static enum ep_status run_comm(struct ep_session *s, const struct ep_profile *profile)
+static enum ep_status run_comm(struct ep_session *s, const struct suite *suite)
 {
     enum ep_status status = EP_OK;
-    struct ep_comm_sweep *sweep = NULL;
-    for (size_t i = 0; i < sizeof profile->comm / sizeof profile->comm[0]; i++) {
-        if (profile->comm[i].budget_s <= 0) {
-            continue;
+    for (int i = 0; i < MAX_SWEEPS; i++) {
+        if (suite->sweeps[i] != NULL) {
+            EP_TRY(ep_comm_sweep_run(suite->sweeps[i], s));
         }
-        EP_TRY(ep_comm_sweep_create(&profile->comm[i], &sweep));
-        EP_TRY(ep_comm_sweep_run(sweep, s));
-        ep_comm_sweep_destroy(sweep);
-        sweep = NULL;
     }
     if (ep_comm_is_root(s->world)) {
         char cost[32];
@@ -153,14 +172,37 @@ static enum ep_status run_comm(struct ep_session *s, const struct ep_profile *pr
                "carry a warning\n", ep_format_time(s->null_s, cost, sizeof cost));
     }
 out:
-    ep_comm_sweep_destroy(sweep);
     return status;
+}
+
+/* The profile's sweeps on the ranks that were asked for. */
+static enum ep_status create_sweeps(struct input *input, struct suite *suite)
+{
+    enum ep_status status = EP_OK;
+    for (int i = 0; i < MAX_SWEEPS; i++) {
+        struct ep_comm_options comm = suite->profile->comm[i];
+        comm.ranks = input->session.comm_ranks;
+        comm.rank_order = input->session.comm_rank_order;
+        if (comm.budget_s > 0) {
+            EP_TRY(ep_comm_sweep_create(&comm, &suite->sweeps[i]));
+            input->session.needed_ranks = ep_comm_sweep_most_ranks(suite->sweeps[i]);
+        }
+    }
+out:
+    return status;
+}
+
+static void destroy_sweeps(struct suite *suite)
+{
+    for (int i = 0; i < MAX_SWEEPS; i++) {
+        ep_comm_sweep_destroy(suite->sweeps[i]);
+    }
 }
 
 /* The measuring stages, in order. */
 static const struct {
     const char *name;
-    enum ep_status (*run)(struct ep_session *session, const struct ep_profile *profile);
+    enum ep_status (*run)(struct ep_session *session, const struct suite *suite);
     int kind; /* of its records; -1: none */
 } stages[] = {
     {"topo", run_topo, -1},
@@ -210,9 +252,14 @@ static bool is_past(const struct ep_session *session, size_t stage)
     return past;
 }
 
-static enum ep_status measure(struct ep_session *session, const struct ep_profile *profile)
+static enum ep_status measure(struct ep_session *session, const struct suite *suite)
 {
     enum ep_status status = EP_OK;
+    for (int i = 0; i < MAX_SWEEPS; i++) {
+        if (suite->sweeps[i] != NULL) {
+            EP_TRY(ep_comm_sweep_prepare(suite->sweeps[i], session));
+        }
+    }
     const double start_s = ep_comm_now_s();
     for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
         bool interrupted = false;
@@ -226,7 +273,7 @@ static enum ep_status measure(struct ep_session *session, const struct ep_profil
             continue;
         }
         const double stage_start_s = ep_comm_now_s();
-        EP_TRY(stages[i].run(session, profile));
+        EP_TRY(stages[i].run(session, suite));
         if (ep_comm_is_root(session->world)) {
             fprintf(stderr, "%s: %.1f s (%.1f s in all)\n", stages[i].name,
                     ep_comm_now_s() - stage_start_s, ep_comm_now_s() - start_s);
@@ -236,21 +283,23 @@ out:
     return status;
 }
 
-/* The profile that the run to be finished was started with. */
-static enum ep_status find_resumed_profile(struct input *input)
+/* The profile and ranks that the run to be finished was started with. */
+static enum ep_status read_resumed(struct input *input)
 {
-    enum ep_status status = EP_OK;
-    struct ep_run run;
-    EP_TRY(ep_run_read(input->session.append, &run));
-    if (run.profile == NULL) {
-        status = ep_error_set(EP_EINVAL, "%s: was not made by epbench run: there is no profile to "
-                              "finish", input->session.append);
-    } else {
-        status = ep_profile_find(run.profile, &input->profile);
-        input->session.profile = input->profile->name;
+    struct ep_run *run = &input->resumed;
+    enum ep_status status = ep_run_read(input->session.append, run);
+    if (status != EP_OK) {
+        ep_run_init(run);
+        return status;
     }
-    ep_run_fini(&run);
-out:
+    if (run->profile == NULL) {
+        return ep_error_set(EP_EINVAL, "%s: was not made by epbench run: there is no profile to finish",
+                            input->session.append);
+    }
+    status = ep_profile_find(run->profile, &input->profile);
+    input->session.profile = run->profile;
+    input->session.comm_ranks = run->comm_ranks;
+    input->session.comm_rank_order = run->comm_rank_order;
     return status;
 }
 
@@ -272,18 +321,23 @@ enum ep_status ep_cmd_run(int argc, char **argv)
     struct ep_repeat *repeat = NULL;
     char *directory = NULL;
     struct input input = {.session = ep_session_options_default()};
+    struct suite suite = {0};
+    ep_run_init(&input.resumed);
     input.session.profile = "quick";
     EP_TRY(ep_profile_find("quick", &input.profile));
     EP_TRY(ep_options_parse(&argp, argc, argv, &input));
     input.session.keep = true;
     if (input.session.resume) {
-        EP_TRY(find_resumed_profile(&input));
+        EP_TRY(read_resumed(&input));
     }
+    suite.profile = input.profile;
     if (input.repeat != NULL) {
         EP_TRY(ep_repeat_create(input.session.append, input.repeat, &input.session, &repeat));
+    } else {
+        EP_TRY(create_sweeps(&input, &suite));
     }
     EP_TRY(ep_session_open(argc, argv, &input.session, &session));
-    EP_TRY(repeat != NULL ? ep_repeat_run(repeat, session) : measure(session, input.profile));
+    EP_TRY(repeat != NULL ? ep_repeat_run(repeat, session) : measure(session, &suite));
     const bool last = session->options.launch_idx + 1 >= session->options.num_launches;
     if (ep_comm_is_root(session->world) && repeat == NULL && last) {
         directory = strdup(session->dir.path);
@@ -303,5 +357,7 @@ out:;
     }
     free(directory);
     ep_repeat_destroy(repeat);
+    destroy_sweeps(&suite);
+    ep_run_fini(&input.resumed);
     return status;
 }

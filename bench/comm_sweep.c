@@ -604,14 +604,34 @@ out:
     return status;
 }
 
+int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *s)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < s->ranks.num; i++) {
+        most = s->ranks.items[i] > most ? s->ranks.items[i] : most;
+    }
+    return most;
+}
+
+enum ep_status ep_comm_sweep_prepare(struct ep_comm_sweep *s, struct ep_session *session)
+{
+    enum ep_status status = EP_OK;
+    if (s->routing_ids != NULL) {
+        return EP_OK;
+    }
+    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world),
+                                                     session->options.seed)));
+    EP_TRY(ep_comm_agree(session->world, check_cases(s, session)));
+out:
+    return status;
+}
+
 enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
     int64_t *order = NULL;
     struct ep_comm_table *table = NULL;
-    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world),
-                                                       session->options.seed)));
-    EP_TRY(ep_comm_agree(session->world, check_cases(s, session)));
+    EP_TRY(ep_comm_sweep_prepare(s, session));
     order = calloc((size_t)s->num_cases + 1, sizeof *order);
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
                            : ep_comm_table_create(&table);

@@ -41,6 +41,14 @@ EP_MUST_CHECK enum ep_status ep_comm_sweep_create(const struct ep_comm_options *
                                                   struct ep_comm_sweep **sweep);
 void ep_comm_sweep_destroy(struct ep_comm_sweep *sweep);
 
+/** The most ranks that --ranks asks for; 0 = not given, all that there are. */
+int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *sweep);
+
+/** Make the cases for the session's ranks and see whether each can be; ep_comm_sweep_run() does it where
+ *  this was not called before. Collective; EP_EINVAL as there. */
+EP_MUST_CHECK enum ep_status ep_comm_sweep_prepare(struct ep_comm_sweep *sweep,
+                                                   struct ep_session *session);
+
 /** Run all cases: visit by visit, each visit in its own shuffled order. Cases that cannot be on
  *  these ranks (a hot ratio out of reach, P no multiple of E, no memory) end the sweep with EP_EINVAL
  *  before anything is timed where that can be known, else are skipped with the reason. Over the

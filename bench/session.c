@@ -145,6 +145,12 @@ static enum ep_status fill_run(struct ep_session *s, int argc, char **argv, char
     if (s->options.profile != NULL) {
         EP_TRY(ep_record_set_text(&run->profile, "%s", s->options.profile));
     }
+    if (s->options.comm_ranks != NULL) {
+        EP_TRY(ep_record_set_text(&run->comm_ranks, "%s", s->options.comm_ranks));
+    }
+    if (s->options.comm_rank_order != NULL) {
+        EP_TRY(ep_record_set_text(&run->comm_rank_order, "%s", s->options.comm_rank_order));
+    }
     for (const char *const *setting = ep_comm_mpi_settings(); *setting != NULL; setting++) {
         const char *equals = strchr(*setting, '=');
         char name[128];
@@ -236,6 +242,11 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
     s->null_cadence_s = NAN;
     ep_run_init(&s->run);
     EP_TRY(ep_comm_init(&s->world));
+    if (options->needed_ranks > ep_comm_size(s->world)) {
+        status = ep_error_set(EP_EINVAL, "--ranks %" PRId64 ": only %d were started (-n)",
+                              options->needed_ranks, ep_comm_size(s->world));
+        goto out;
+    }
     s->clock_step_s = ep_comm_clock_resolution_s();
     EP_TRY(gather_topology(s, &cpusets));
     snprintf(s->host, sizeof s->host, "%s", s->topo->hosts[0].name);

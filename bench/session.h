@@ -24,6 +24,9 @@ struct ep_session_options {
     bool keep;             /* set by the command: without -o, write to the default directory */
     bool resume;           /* set by the command: append is a run to be finished */
     const char *profile;   /* set by the command `run`; NULL else */
+    const char *comm_ranks;      /* its --ranks and --rank-order, for run.json; NULL = not given */
+    const char *comm_rank_order;
+    int64_t needed_ranks;  /* set by the command: --ranks asks for so many; 0 = any number will do */
     int64_t num_ranks;     /* -n, for the launcher; 0 = not given */
     const char *launcher;  /* --launcher, read before MPI starts; here so that argp knows it */
     uint64_t seed;         /* --seed, default 1 */

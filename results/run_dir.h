@@ -46,6 +46,8 @@ struct ep_run {
     char *machine; /* one line: CPU model, cores, memory */
     struct ep_record_notes machine_facts; /* {name, text}: kernel, caches, NICs, governor, quota */
     char *profile; /* quick, standard, full; absent for single commands */
+    char *comm_ranks;      /* as --ranks of `run` had it: "2,4"; absent = all ranks */
+    char *comm_rank_order; /* as --rank-order had it; absent = packed */
     int64_t num_ranks;
     int64_t num_nodes;
     int64_t ranks_per_node;

@@ -6,7 +6,10 @@ mkdir cli_run.d
 cd cli_run.d
 fail() { echo "cli_run: $1" >&2; cat out err >&2 2>/dev/null || true; exit 1; }
 
-"$EPBENCH" run --profile smoke -n 2 -o run >out 2>err || fail "the smoke profile failed"
+# Little memory, so that the largest sizes of the bare call are left out.
+smoke() { "$EPBENCH" run --memory 20M "$@"; }
+
+smoke --profile smoke -n 2 -o run >out 2>err || fail "the smoke profile failed"
 for file in run.json records.jsonl topology.xml machine.json report.html; do
     [ -s "run/$file" ] || fail "$file is missing"
 done
@@ -24,7 +27,7 @@ all=$(comm)
 grep '"kind":"comm"' run/records.jsonl | head -n 2 >two
 grep -v '"kind":"comm"' run/records.jsonl >rest
 cat rest two >run/records.jsonl
-"$EPBENCH" run --resume run -n 2 >out 2>err || fail "resume failed"
+smoke --resume run -n 2 >out 2>err || fail "resume failed"
 [ "$(comm)" = "$all" ] || fail "resume left $(comm) of $all comm records"
 [ "$(grep -o '"record_id":"[a-z0-9]*"' run/records.jsonl | sort | uniq -d | wc -l)" = 0 ] ||
     fail "a record id twice"
@@ -39,21 +42,13 @@ twice() { # visits of one case under one number
 [ -z "$(twice)" ] || fail "a visit twice: $(twice)"
 grep '"kind":"links"' run/records.jsonl | head -n 3 >some
 cat some >run/records.jsonl
-"$EPBENCH" run --resume run -n 2 >out 2>err || fail "resume of a cut stage failed"
+smoke --resume run -n 2 >out 2>err || fail "resume of a cut stage failed"
 for stage in links kernels bare comm; do
     grep -q "^$stage: [0-9]" err || fail "resume left out $stage"
 done
 [ -z "$(twice)" ] || fail "resume of links took a visit twice: $(twice)"
 head -n 3 run/records.jsonl | cmp - some || fail "resume changed what was there"
 [ "$(grep -c '"kind":"links"' run/records.jsonl)" -gt 3 ] || fail "resume measured no link"
-
-# Some kernels, among them GEMMs where there was time for one.
-grep '"kind":"links"' run/records.jsonl >some
-grep '"case":"kernels' run/records.jsonl | grep -v kernels/gemm | head -n 5 >>some
-grep '"case":"kernels/gemm.*tokens:1/' run/records.jsonl | head -n 3 >>some || true
-cat some >run/records.jsonl
-"$EPBENCH" run --resume run -n 2 >out 2>err || fail "resume of cut kernels failed"
-[ -z "$(twice)" ] || fail "resume of kernels took a visit twice: $(twice)"
 
 id=$(grep '"kind":"comm"' run/records.jsonl | head -n 1 | sed 's/.*"record_id":"\([a-z0-9]*\)".*/\1/')
 case=$(grep "$id" run/records.jsonl | sed 's/.*"case":"\([^"]*\)".*/\1/')
@@ -71,6 +66,30 @@ cat other >run/records.jsonl
 status=0
 "$EPBENCH" run --repeat "$id" --append run >out 2>err || status=$?
 [ $status = 2 ] && grep -q '99999999 threads' err || fail "repeat took 99999999 threads"
+
+# The ranks of dispatch and combine, in an order.
+smoke --profile smoke -n 2 --ranks 2 --rank-order spread -o parts >out 2>err ||
+    fail "run --ranks failed"
+comm() { grep '"kind":"comm"' parts/records.jsonl; }
+[ "$(comm | grep -c '"rank_order":"spread"')" = "$(comm | wc -l)" ] || fail "the rank order is lost"
+# A list of them, where links and kernels are past: each number of ranks is a case of its own.
+comm | head -n 2 >one # one visit: dispatch and combine
+cat one >parts/records.jsonl
+sed 's/"comm_ranks": "2"/"comm_ranks": "2,3"/; s/"num_ranks": 2/"num_ranks": 3/' parts/run.json >other
+cat other >parts/run.json
+smoke --resume parts -n 3 >out 2>err || fail "resume on several numbers of ranks failed"
+for ranks in 2 3; do
+    [ "$(comm | grep -c "\"ranks\":$ranks,")" = "$(($(comm | wc -l) / 2))" ] ||
+        fail "not half of the comm records are on $ranks ranks"
+done
+for bad in "--ranks 2,4 -n 3 -o new" "--ranks 2,x -n 3 -o new" "--rank-order round -n 3 -o new" \
+    "--resume parts --ranks 2"; do
+    status=0
+    # shellcheck disable=SC2086
+    "$EPBENCH" run --profile smoke $bad >out 2>err || status=$?
+    [ $status = 2 ] && grep -q -e '--rank' err || fail "run $bad gave $status"
+done
+[ ! -e new ] || fail "a refused run wrote something"
 
 for bad in "--profile fast" "--resume run -o other" "--repeat $id" "--repeat nosuch --append run"; do
     status=0

@@ -3,7 +3,7 @@
 dir=$EPBENCH_TEST_DIR/cli_tests/build
 mkdir -p "$dir/tests"
 num=0
-for file in tests/test_*.c; do
+for file in tests/fuzz_*.c tests/test_*.c; do
     stub=$dir/tests/$(basename "$file" .c)
     printf '#!/bin/sh\nexit 0\n' >"$stub"
     chmod +x "$stub"
