@@ -43,7 +43,7 @@ static const struct argp_option options[] = {
     {"pad", KEY_PAD, NULL, 0, "pad every expert's rows to the capacity", 5},
     {"router", KEY_ROUTER, "NAME", 0,
      "route drawn logits of the skew's popularity by top1, top2, softmax, sigmoid-group, switch, "
-     "gshard, ... (kernels/README.md, Routers); skews uniform, zipf:S, lognormal:S",
+     "gshard, ... (kernels/README.md, Routers); skews that are a popularity",
      5},
     {"style", KEY_STYLE, "SYSTEM", 0,
      "router, capacity, dropping and transport as megatron, deepspeed, fairseq, gshard, switch or "

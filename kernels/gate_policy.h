@@ -95,7 +95,7 @@ struct ep_gate_isa {
     bool (*is_supported)(void);
     /** Route rows: x [num][num_experts], idx and weight [num][top_k], weight may be NULL; num <=
      *  EP_GATE_CHUNK. Returns a bit for each row that it cannot settle, whose output is undefined:
-     * a logit that is not finite, keys nearer than the margin, weights too small for fp32. */
+     *  a logit that is not finite, keys nearer than the margin, weights too small for fp32. */
     uint64_t (*route)(const struct ep_gate_plan *plan, const float *x, int64_t num, int32_t *idx,
                       float *weight);
 };

@@ -4,7 +4,7 @@
 
 #include "kernels/gate.h"
 #include "kernels/logits.h"
-#include "kernels/skew_policy.h"
+#include "kernels/skew_popularity.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,16 +24,7 @@ struct ep_gate_source {
 
 bool ep_gate_source_fits(const struct ep_skew *skew)
 {
-    static const char *const names[] = {"uniform", "zipf", "lognormal"};
-    if (skew->by_source || skew->masked > 0) {
-        return false; /* logits are of all sources, and of all slots */
-    }
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(skew->policy->name, names[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return ep_popularity_is_of(skew);
 }
 
 int64_t ep_gate_source_top_k(const char *router)
@@ -72,8 +63,9 @@ static enum ep_status configure(const char *text, const struct ep_skew *skew, in
     }
     if (!ep_gate_source_fits(skew)) {
         status = ep_error_set(EP_EINVAL,
-                              "--router %s wants logits, which --skew uniform, zipf:S or "
-                              "lognormal:S can draw; %s cannot",
+                              "--router %s wants logits, which --skew uniform, zipf:S, "
+                              "lognormal:S, dirichlet:A, gini:G and counts:FILE can draw; %s "
+                              "cannot",
                               text, skew->text);
         goto out;
     }

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** True where a skew's popularity can be drawn as logits: uniform, zipf:S, lognormal:S. Recorded
- * and shaped choices (traces, hot ranks) have no logits, nor have +source and +masked. */
+/** True where a skew can be drawn as logits: one popularity of experts, the same for all sources.
+ *  Recorded and shaped choices (traces, hot ranks) have no logits, nor have +source and +masked. */
 bool ep_gate_source_fits(const struct ep_skew *skew);
 
 /** Top-k that a router has of itself ("switch": 1), 0 = any or an unknown router. */

@@ -5,8 +5,8 @@
 #include "base/csv.h"
 #include "base/npy.h"
 #include "base/random.h"
-#include "base/units.h"
 #include "kernels/placement.h"
+#include "kernels/skew_popularity.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -27,71 +27,31 @@ struct ep_logits {
 
 /* --- popularities ---------------------------------------------------------------------------- */
 
-static double draw_normal(struct ep_random *random)
-{
-    const double radius = sqrt(-2 * log(1 - ep_random_f64(random)));
-    return radius * cos(2 * M_PI * ep_random_f64(random));
-}
-
-/* Weights in proportion to the popularity. */
-static enum ep_status fill_zipf(const char *text, const char *params, struct ep_logits *l)
+/* What the skew says of the experts, as it would for routing. */
+static enum ep_status fill_means(const char *text, struct ep_logits *l)
 {
     enum ep_status status;
-    char what[80];
-    double exponent = 0;
-    struct ep_random random;
-    int64_t *order = malloc((size_t)l->num_experts * sizeof *order);
-    if (order == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for logits of %" PRId64 " experts",
-                            l->num_experts);
+    struct ep_skew *skew = NULL;
+    EP_TRY(ep_skew_create(text, &skew));
+    if (!ep_popularity_is_of(skew)) {
+        status = ep_error_set(EP_EINVAL,
+                              "no logits have skew '%s'; one popularity of experts expected: "
+                              "uniform, zipf:S, lognormal:S, dirichlet:A, gini:G or counts:FILE",
+                              text);
+        goto out;
     }
-    snprintf(what, sizeof what, "logits '%.40s': exponent S", text);
-    EP_TRY(ep_parse_f64(params, what, 0, 20, &exponent));
-    for (int64_t i = 0; i < l->num_experts; i++) {
-        order[i] = i;
+    if (skew->num_experts != 0 && skew->num_experts != l->num_experts) {
+        status = ep_error_set(EP_EINVAL, "skew %s is of %" PRId64 " experts; %" PRId64 " expected",
+                              text, skew->num_experts, l->num_experts);
+        goto out;
     }
-    ep_random_init(&random, l->seed, EP_RANDOM_PERMUTATION, 0);
-    ep_random_shuffle_i64(&random, order, l->num_experts);
-    for (int64_t i = 0; i < l->num_experts; i++) {
-        l->means[order[i]] = -exponent * log((double)(i + 1));
+    EP_TRY(ep_popularity_fill_shares(skew, l->num_experts, l->seed, l->shares));
+    for (int64_t e = 0; e < l->num_experts; e++) { /* -inf where it is never chosen */
+        l->means[e] = log(l->shares[e] * (double)l->num_experts);
     }
 out:
-    free(order);
+    ep_skew_destroy(skew);
     return status;
-}
-
-static enum ep_status fill_lognormal(const char *text, const char *params, struct ep_logits *l)
-{
-    char what[80];
-    double deviation = 0;
-    struct ep_random random;
-    snprintf(what, sizeof what, "logits '%.40s': deviation S", text);
-    const enum ep_status status = ep_parse_f64(params, what, 0, 20, &deviation);
-    if (status != EP_OK) {
-        return status;
-    }
-    ep_random_init(&random, l->seed, EP_RANDOM_PERMUTATION, 1);
-    for (int64_t e = 0; e < l->num_experts; e++) {
-        l->means[e] = deviation * draw_normal(&random);
-    }
-    return EP_OK;
-}
-
-/* Logarithms of weights become ln(share x experts). */
-static void normalise(struct ep_logits *l)
-{
-    double top = -INFINITY;
-    double sum = 0;
-    for (int64_t e = 0; e < l->num_experts; e++) {
-        top = fmax(top, l->means[e]);
-    }
-    for (int64_t e = 0; e < l->num_experts; e++) {
-        sum += exp(l->means[e] - top);
-    }
-    for (int64_t e = 0; e < l->num_experts; e++) {
-        l->shares[e] = exp(l->means[e] - top) / sum;
-        l->means[e] += log((double)l->num_experts / sum) - top;
-    }
 }
 
 enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t seed,
@@ -110,16 +70,7 @@ enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t 
             ep_error_set(EP_ENOMEM, "no memory for logits of %" PRId64 " experts", num_experts);
         goto out;
     }
-    if (strncmp(text, "zipf:", 5) == 0) {
-        EP_TRY(fill_zipf(text, text + 5, made));
-    } else if (strncmp(text, "lognormal:", 10) == 0) {
-        EP_TRY(fill_lognormal(text, text + 10, made));
-    } else if (strcmp(text, "uniform") != 0) {
-        status = ep_error_set(
-            EP_EINVAL, "no logits have skew '%s'; uniform, zipf:S or lognormal:S expected", text);
-        goto out;
-    }
-    normalise(made);
+    EP_TRY(fill_means(text, made));
     *logits = made;
     made = NULL;
 out:

@@ -11,10 +11,11 @@ struct ep_logits;
 
 /** Logits of a popularity p: x = ln(p_e E) + G, G standard Gumbel noise, drawn per (seed, token,
  *  expert). The expert with the highest logit is then e with chance p_e exactly, and the k highest
- * are draws in proportion to p without replacement: what skew zipf:S draws. Source:
- * kernels/README.md, "Routers"; Gumbel-max, and Yellott 1977 for the k highest. text  "uniform",
- * "zipf:S" (p = rank^-S, experts in the order that skew zipf:S gives them) or "lognormal:S" (ln p
- * normal with deviation S) Returns EP_EINVAL for another text or a bad parameter. */
+ *  are draws in proportion to p without replacement: what skew zipf:S draws.
+ *  text  a skew that is one popularity of experts: "uniform", "zipf:S", "lognormal:S",
+ *        "dirichlet:A", "gini:G" (of the popularity) or "counts:FILE", as kernels/skew.h has it
+ *  Returns EP_EINVAL for other skews, a bad parameter, counts of another number of experts.
+ *  Source: kernels/README.md, "Routers"; Gumbel-max, and Yellott 1977 for the k highest. */
 EP_MUST_CHECK enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t seed,
                                               struct ep_logits **logits);
 

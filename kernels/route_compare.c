@@ -341,6 +341,11 @@ enum ep_status ep_compare_create(const struct ep_route_options *shared,
     if (c == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory to compare routers");
     }
+    if (o.capacity.router != NULL) {
+        status =
+            ep_error_set(EP_EINVAL, "--router does not apply to --compare, which names routers");
+        goto out;
+    }
     EP_TRY(ep_route_options_apply_model(&o));
     EP_TRY(set_row_bytes(&o, c));
     c->seed = (uint64_t)o.seed;

@@ -22,7 +22,7 @@ struct ep_compare_options {
 };
 
 /** One router. Copies are (token, expert) pairs over all ranks; rows and loads are what is sent,
- * after dropping. */
+ *  after dropping. */
 struct ep_compare_row {
     char *text; /* as given */
     struct ep_gate_config config;
@@ -55,7 +55,7 @@ struct ep_compare {
 };
 
 /** Route the same logits by every router and count. Returns EP_EINVAL for unknown routers, shapes
- * that do not fit, bad files, more than 2^29 logits; EP_ENOMEM. */
+ *  that do not fit, bad files, more than 2^29 logits; EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_compare_create(const struct ep_route_options *shared,
                                                const struct ep_compare_options *options,
                                                struct ep_compare **compare);

@@ -18,8 +18,7 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Routers compared on the same logits:", 8},
     {"compare", KEY_COMPARE, "NAME,...", 0,
      "top1, top2, softmax, sigmoid-group, expert-choice, model, ...: copies, bytes, balance, "
-     "dropped and capacity of each. --skew uniform, zipf:S or lognormal:S is then the popularity "
-     "of the experts",
+     "dropped and capacity of each; --skew is then the popularity of the experts",
      8},
     {"logits", KEY_LOGITS, "FILE", 0,
      "with --compare: logits from .npy [tokens][experts] or CSV e0,e1,...", 8},

@@ -120,6 +120,34 @@ out:
     return status;
 }
 
+bool ep_popularity_is_of(const struct ep_skew *skew)
+{
+    const bool draws =
+        skew->policy->generate == ep_popularity_generate || skew->policy == &ep_skew_uniform;
+    return draws && !skew->by_source && skew->masked == 0;
+}
+
+enum ep_status ep_popularity_fill_shares(const struct ep_skew *skew, int64_t num_experts,
+                                         uint64_t seed, double *shares)
+{
+    struct ep_router router = {
+        .skew = skew, .num_experts = num_experts, .top_k = 1, .seed = seed};
+    EP_ASSERT(ep_popularity_is_of(skew));
+    if (skew->policy == &ep_skew_uniform) {
+        for (int64_t e = 0; e < num_experts; e++) {
+            shares[e] = 1 / (double)num_experts;
+        }
+        return EP_OK;
+    }
+    const enum ep_status status = skew->policy->prepare(&router);
+    if (status == EP_OK) {
+        const struct state *state = router.state;
+        memcpy(shares, state->share, (size_t)num_experts * sizeof *shares);
+        skew->policy->release(&router);
+    }
+    return status;
+}
+
 /* The high half of word * n picks a column, the low half decides within it. */
 static inline int32_t draw_one(const struct state *state, uint32_t n, struct ep_random *random)
 {

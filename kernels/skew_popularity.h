@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kernels/skew_policy.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** The least popularity above 0, as part of the highest: less is taken as this. */
@@ -18,6 +19,16 @@ EP_MUST_CHECK enum ep_status ep_popularity_prepare(struct ep_router *router, con
 void ep_popularity_release(struct ep_router *router);
 void ep_popularity_generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                             int32_t *topk_idx);
+
+/** Does the skew draw by a popularity of its experts (uniform too), the same for all sources, and use
+ *  every slot? */
+bool ep_popularity_is_of(const struct ep_skew *skew);
+
+/** That popularity, sum 1, for draws of one expert: shares [num_experts] overwritten. The skew must be
+ *  one that ep_popularity_is_of. Returns as the skew's prepare. */
+EP_MUST_CHECK enum ep_status ep_popularity_fill_shares(const struct ep_skew *skew,
+                                                       int64_t num_experts, uint64_t seed,
+                                                       double *shares);
 
 /** `weights` [num_experts]: (i + 1)^-s of the expert with popularity rank i, in an order that the
  *  seed draws. Returns EP_ENOMEM. */

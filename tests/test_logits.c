@@ -34,7 +34,7 @@ static void count_chosen(const float *x, int64_t top_k, int64_t *counts)
 static void test_shares(void **state)
 {
     (void)state;
-    static const char *const skews[] = {"uniform", "zipf:1.2", "lognormal:0.8"};
+    static const char *const skews[] = {"uniform", "zipf:1.2", "lognormal:0.8", "dirichlet:0.9"};
     float *x = malloc(sizeof *x * TOKENS * EXPERTS);
     int64_t counts[EXPERTS];
     for (size_t s = 0; s < sizeof skews / sizeof *skews; s++) {
@@ -194,7 +194,10 @@ static void test_bad_input(void **state)
     const float bad[] = {1, 2, 3, 4, NAN, 6};
     const double large[] = {1, 2, 3, 4, 5, 1e300};
     const int32_t whole[] = {1, 2, 3, 4, 5, 6};
-    CHECK_FAILS(ep_logits_create("hot:2", 4, 1, &logits), EP_EINVAL, "lognormal:S expected");
+    CHECK_FAILS(ep_logits_create("hot:2", 4, 1, &logits), EP_EINVAL, "no logits have skew 'hot:2'");
+    CHECK_FAILS(ep_logits_create("zipf:1+source", 4, 1, &logits), EP_EINVAL, "one popularity");
+    CHECK_FAILS(ep_logits_create("zipf:1+masked:0.5", 4, 1, &logits), EP_EINVAL, "one popularity");
+    CHECK_FAILS(ep_logits_create("nosuch", 4, 1, &logits), EP_EINVAL, "unknown skew");
     CHECK_FAILS(ep_logits_create("zipf:", 4, 1, &logits), EP_EINVAL, "exponent S");
     CHECK_FAILS(ep_logits_create("zipf:-1", 4, 1, &logits), EP_EINVAL, "outside 0 to 20");
     CHECK_FAILS(ep_logits_create("lognormal:x", 4, 1, &logits), EP_EINVAL, "deviation S");
