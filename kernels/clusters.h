@@ -9,11 +9,11 @@
 
 /** How tokens are made. A token of cluster c is
  *      x = sqrt(common) u + sqrt(centre) m_c + sqrt(1 - common - centre) n,
- *  u the same for all, m_c of the cluster, n its own, all standard normal in `dim` dimensions, so
- * that elements have variance 1; its target is M_c x, M_c normal, scaled so that targets of each
- * cluster have mean square 1: predicting 0 has a mean squared error of 1. The common part is what
- * makes fresh routers send most tokens to few experts; the own part is what one linear expert
- * cannot map for several clusters. Source: kernels/README.md, "Training dynamics". */
+ *  u the same for all, m_c of the cluster, n its own, all standard normal in `dim` dimensions;
+ *  its target is M_c x, M_c normal, scaled so that targets of each cluster have mean square 1.
+ *  The common part makes fresh routers send most tokens to few experts; the own part is what one
+ *  linear expert cannot map for several clusters.
+ *  Source: kernels/README.md, "Training dynamics". */
 struct ep_clusters_config {
     int64_t num_clusters;    /* >= 1 */
     int64_t dim;             /* elements of a token, >= 1 */

@@ -77,17 +77,18 @@ struct ep_dynamics {
     double *sorted;            /* [num_experts] */
 };
 
-/** Draw the initial weights, normal: fresh logits have about unit variance, fresh outputs deviation
- * 0.1. Returns EP_EINVAL for an auxiliary loss that has no gradient, or tokens that are no whole
- * sequences; EP_ENOMEM. */
+/** Draw the initial weights, normal: fresh logits have about variance 1, outputs deviation 0.1.
+ *  Returns EP_EINVAL for an auxiliary loss that has no gradient, or tokens that are no whole
+ *  sequences; EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_dynamics_create(const struct ep_dynamics_config *config,
                                                 struct ep_dynamics **dynamics);
 void ep_dynamics_destroy(struct ep_dynamics *dynamics);
 
-/** One step: fresh tokens, forward, measure, backward, update. Returns EP_EINVAL where the task
- * loss runs away (learning rates too high); EP_ENOMEM. Combination weights: the chosen score for
- * top-1 (Switch), the chosen scores over their sum for more (Mixtral, DeepSeek-V3). Update:
- * parameter -= learning rate x gradient of task_loss + aux_weight aux_loss + z_weight z_loss.
+/** One step: fresh tokens, forward, measure, backward, update.
+ *  Weights of the combination: the chosen score for top-1 (Switch), the chosen scores over their
+ *  sum for more (Mixtral, DeepSeek-V3). Update: parameter -= learning rate x gradient of
+ *  task_loss + aux_weight x aux_loss + z_weight x z_loss.
+ *  Returns EP_EINVAL where the task loss runs away (learning rates too high); EP_ENOMEM.
  *  Source: kernels/README.md, "Training dynamics". */
 EP_MUST_CHECK enum ep_status ep_dynamics_advance(struct ep_dynamics *dynamics,
                                                  struct ep_dynamics_step *measured);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Losses that balance experts, as each framework computes them, and the bias update without a loss.
- */
+/* Losses that balance experts, as each framework has them, and the bias update without a loss. */
 #ifndef EP_KERNELS_LOSSES_H
 #define EP_KERNELS_LOSSES_H
 
@@ -31,8 +30,8 @@ struct ep_loss_shape {
     double ranks;
 };
 
-/** One loss: a row of ep_losses. All but load-importance are scale x sum_i copies_i x sum_t
- * probs[t][i], and differ in what they count and how they scale. */
+/** One loss: a row of ep_losses. All but load-importance are
+ *  scale x sum_i copies_i x sum_t probs[t][i]; they differ in what is counted and in the scale. */
 struct ep_loss {
     const char *name;
     const char *formula; /* f_i = copies_i / (T k), P_i = mean of probs, others spelled out */
@@ -54,15 +53,16 @@ EP_MUST_CHECK enum ep_status ep_loss_find(const char *name, const char *what,
 /** True where the loss is defined for this top-k (FastMoE's Switch gate has top-1 alone). */
 bool ep_loss_has_top_k(const struct ep_loss *loss, int64_t top_k);
 
-/** Value of a loss with coefficient 1. Returns EP_EINVAL where the batch lacks what the loss needs
- * (logits and noise; a sequence length that divides T; a top-k of 1 for fastmoe-switch); EP_ENOMEM.
- *  O(T (E + k)). Source: per row; kernels/README.md, "Losses". */
+/** Value of a loss with coefficient 1.
+ *  Returns EP_EINVAL where the batch lacks what the loss needs: logits and noise, sequences that
+ *  divide T, a top-k of 1 for fastmoe-switch; EP_ENOMEM. O(T (E + k)).
+ *  Source: per row; kernels/README.md, "Losses". */
 EP_MUST_CHECK enum ep_status ep_loss_evaluate(const struct ep_loss *loss,
                                               const struct ep_loss_batch *batch, double *value);
 
-/** Add coefficient x d loss / d probs to `gradient` [T][E], copies taken as constants, as all
- * frameworks do (counting has no gradient). Errors as ep_loss_evaluate; EP_EINVAL for a loss on
- * logits. */
+/** Add coefficient x d loss / d probs to `gradient` [T][E]. Copies are constants, as in all
+ *  frameworks: counting has no gradient. Errors as ep_loss_evaluate; EP_EINVAL for a loss that
+ *  needs logits. */
 EP_MUST_CHECK enum ep_status ep_loss_add_gradient(const struct ep_loss *loss,
                                                   const struct ep_loss_batch *batch,
                                                   double coefficient, float *gradient);

@@ -28,8 +28,9 @@ struct ep_min_tokens {
     int64_t even_tokens; /* the same, were the load even */
 };
 
-/** loads [num_experts] copies per step (means may be fractions), which grow in proportion to the
- * batch. Returns EP_ENOMEM. Source: kernels/README.md, "Tokens per expert". */
+/** Plan a batch.
+ *  loads  [num_experts] copies per step (means may be fractions), in proportion to the batch
+ *  Returns EP_ENOMEM. Source: kernels/README.md, "Tokens per expert". */
 EP_MUST_CHECK enum ep_status ep_min_tokens_plan(const double *loads,
                                                 const struct ep_min_tokens_shape *shape,
                                                 int64_t wanted, struct ep_min_tokens *plan);

@@ -57,22 +57,23 @@ struct ep_steps {
     int64_t num_cases;
 };
 
-/** Called before training case `index` of `num_cases`, and once after the last with index =
- * num_cases. */
+/** Called before training case `index`, and once after the last with index = num_cases. */
 typedef void (*ep_steps_progress)(int64_t index, int64_t num_cases);
 
-/** Train all combinations; options not given take the defaults of kernels/README.md, "Training
- * dynamics". shape       num_experts, top_k, num_tokens and clusters.seed are read, 0 = default
- * (not the seed) keep_loads  keep the loads of every step progress    may be NULL Returns EP_EINVAL
- * as ep_dynamics_create and _advance, for top_k > experts or more than memory allows for;
- *  EP_ENOMEM. O(cases x steps x tokens x (experts x dim + top_k x dim)). */
+/** Train all combinations. Defaults: kernels/README.md, "route --steps".
+ *  shape       num_experts, top_k, num_tokens (0 = default) and clusters.seed are read
+ *  min_tokens  per expert and step, for the batch; 0 = 32
+ *  keep_loads  keep the loads of every step
+ *  progress    NULL = not called
+ *  Returns EP_EINVAL as ep_dynamics_create and _advance, for top_k > experts, and for more numbers
+ *  than may be kept; EP_ENOMEM. O(cases x steps x tokens x (experts + top_k) x dim). */
 EP_MUST_CHECK enum ep_status ep_steps_create(const struct ep_steps_options *options,
                                              const struct ep_dynamics_config *shape,
                                              int64_t min_tokens, bool keep_loads,
                                              ep_steps_progress progress, struct ep_steps **steps);
 void ep_steps_destroy(struct ep_steps *steps);
 
-/** 0.01 to 0.1: what most published weights of balancing losses of value 1 lie in. */
+/** 0.01 to 0.1, the weights usually advised for losses that are 1 where balanced (Switch: 0.01). */
 bool ep_steps_is_usual(double aux_weight);
 
 #endif

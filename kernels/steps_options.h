@@ -38,7 +38,7 @@ struct ep_steps_options {
 };
 
 /** --steps --aux-loss --jitter ... as an argp child; input is a struct ep_steps_options. At the end
- * of parsing options without --steps are refused. */
+ *  of parsing options without --steps are refused. */
 extern const struct argp ep_steps_argp;
 
 #endif
