@@ -31,12 +31,15 @@ enum ep_status ep_imbalance_measure(const int64_t *loads, int64_t num,
         squares += (sorted[i] - mean) * (sorted[i] - mean);
         ranked += (2 * (double)(i + 1) - n - 1) * sorted[i];
     }
+    const double min = sorted[0];
     free(sorted);
     *imbalance = (struct ep_imbalance){.max = max,
+                                       .min = min,
                                        .mean = mean,
                                        .max_over_mean = max / mean,
                                        .mean_over_max = mean / max,
                                        .excess = (max - mean) / mean,
+                                       .max_over_min = (max + 1) / (min + 1),
                                        .cv = sqrt(squares / n) / mean,
                                        .gini = ranked / (n * sum)};
     return EP_OK;

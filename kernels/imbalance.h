@@ -7,13 +7,15 @@
 
 #include <stdint.h>
 
-/** Measures of loads on experts, ranks or nodes. All NaN where the mean is 0. */
+/** Measures of loads on experts, ranks or nodes. Ratios to the mean are NaN where that is 0. */
 struct ep_imbalance {
     double max;
+    double min;
     double mean;
     double max_over_mean; /* >= 1: FastMoE */
     double mean_over_max; /* "balancedness", 0 to 1: SGLang, vLLM */
     double excess;        /* (max - mean) / mean, >= 0: TensorRT-LLM */
+    double max_over_min;  /* (max + 1) / (min + 1), >= 1: FastMoE; loads are whole numbers */
     double cv;            /* standard deviation (divisor num) over mean */
     double gini;          /* 0 = even, (num - 1) / num = all on one */
 };

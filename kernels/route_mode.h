@@ -48,6 +48,7 @@ struct ep_route_section {
 extern const struct ep_route_mode ep_route_mode_steps;
 extern const struct ep_route_mode ep_route_mode_compare;
 extern const struct ep_route_mode ep_route_mode_domains;
+extern const struct ep_route_section ep_route_section_matrix;
 
 /** Row `index` of the tables, in the order of --help and of the report; NULL past the last. */
 const struct ep_route_mode *ep_route_mode_get(int index);

@@ -10,6 +10,7 @@ static const struct ep_route_mode *const modes[] = {
 };
 
 static const struct ep_route_section *const sections[] = {
+    &ep_route_section_matrix,
     NULL,
 };
 

@@ -118,10 +118,11 @@ static void print_cost(const struct ep_route_case *r, FILE *out)
 
 static enum ep_status print_imbalance(const struct ep_route_case *r, FILE *out)
 {
-    static const char *const headers[] = {"copies per",      "max", "mean", "max/mean", "mean/max",
-                                          "(max-mean)/mean", "CV",  "Gini"};
+    static const char *const headers[] = {"copies per", "max",      "mean",
+                                          "max/mean",   "mean/max", "(max-mean)/mean",
+                                          "CV",         "Gini",     "(max+1)/(min+1)"};
     struct ep_table *table = NULL;
-    enum ep_status status = ep_table_create(headers, 8, &table);
+    enum ep_status status = ep_table_create(headers, 9, &table);
     if (status != EP_OK) {
         return status;
     }
@@ -130,8 +131,9 @@ static enum ep_status print_imbalance(const struct ep_route_case *r, FILE *out)
         ep_table_add(table, "%s", loads[l].title);
         ep_table_add(table, "%.0f", m->max);
         ep_table_add(table, "%.1f", m->mean);
-        const double ratios[] = {m->max_over_mean, m->mean_over_max, m->excess, m->cv, m->gini};
-        for (int i = 0; i < 5; i++) { /* none where nothing was received */
+        const double ratios[] = {m->max_over_mean, m->mean_over_max, m->excess, m->cv,
+                                 m->gini,          m->max_over_min};
+        for (int i = 0; i < 6; i++) { /* none where nothing was received */
             ep_table_add(table, isnan(ratios[i]) ? "-" : "%.3f", ratios[i]);
         }
     }
@@ -282,6 +284,8 @@ static enum ep_status set_imbalance(const struct ep_route_case *r, json_t *root)
         EP_TRY(ep_json_set(one, "excess_over_mean", ep_json_real(m->excess)));
         EP_TRY(ep_json_set(one, "cv", ep_json_real(m->cv)));
         EP_TRY(ep_json_set(one, "gini", ep_json_real(m->gini)));
+        EP_TRY(ep_json_set(one, "min", ep_json_real(m->min)));
+        EP_TRY(ep_json_set(one, "max_plus_1_over_min_plus_1", ep_json_real(m->max_over_min)));
     }
     EP_TRY(ep_json_set(root, "hot_ratio", ep_json_real(r->hot_ratio)));
 out:

@@ -81,6 +81,28 @@ has table '16384 on 2048 nodes, 3 tokens each, 49152 tokens'
 "$EPBENCH" route --experts 4 --top-k 2 --ranks 4 --tokens 16 --experts-to-ranks 1,1,3,3 \
     --json list >/dev/null
 grep -v routing_id batch >a && grep -v routing_id list >b && cmp a b || fail "--batch, --expert-ranks"
+# S_ik and copies. Ranks 0 and 1 have 2 experts each; 7 -> 0 1; 3 -> 2 3; 5 -> 0 3; 9 -> 1 2.
+# Rank 0 sends 7 to rank 0 and 3 to rank 1, each once, as 2 copies; rank 1 sends 5 and 9 to both.
+"$EPBENCH" route --assignments A.csv --experts-to-ranks 0,0,1,1 --tokens-to-ranks T.csv \
+    --token-bytes 16 --matrix rank-dedup:csv:S.csv --matrix copies:csv:C.csv \
+    --matrix copies:nccl-tests:C.txt --json m.json >out
+[ "$(cat S.csv)" = "from,0,1
+0,1,1
+1,2,2" ] || { cat S.csv; fail "S_ik"; }
+[ "$(cat C.csv)" = "from,0,1
+0,2,2
+1,2,2" ] || { cat C.csv; fail "copies"; }
+[ "$(cat C.txt)" = "32 32
+32 32" ] || { cat C.txt; fail "nccl-tests"; }
+has out 'alltoallv_perf -b 64 -e 64'
+has m.json '"most_bytes": 64'
+refused 'S.csv exists; nothing is written over' --model dbrx --matrix copies:csv:S.csv
+refused "'copies:S.csv'; copies, rank-dedup" --model dbrx --matrix copies:S.csv
+refused 'expected: rank-dedup:csv:S.csv' --model dbrx --matrix copy:csv:x
+refused 'expected: rank-dedup:csv:S.csv' --model dbrx --matrix copies:csv:
+refused 'x is given twice' --model dbrx --matrix copies:csv:x --matrix rank-dedup:csv:x
+refused '--matrix is for 8192' --experts 16 --top-k 1 --ranks 16384 --tokens 1 --matrix copies:csv:x
+[ ! -e x ] || fail "a refused matrix was written"
 # modifiers are part of the skew that is printed
 "$EPBENCH" route --skew zipf:1 --popularity source --masked 0.5 --experts 8 --top-k 2 --ranks 4 \
     --tokens 512 --json - >out

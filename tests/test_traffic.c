@@ -349,8 +349,10 @@ static void test_imbalance(void **state)
     CHECK_NEAR(m.excess, 1, 1e-12);
     CHECK_NEAR(m.cv, 1.8708286933869707 / 3, 1e-12);
     CHECK_NEAR(m.gini, 16.0 / 48, 1e-12);
+    CHECK_NEAR(m.max_over_min, 3.5, 1e-12); /* (6 + 1) / (1 + 1) */
     CHECK_OK(ep_imbalance_measure((const int64_t[]){0, 0, 5, 0}, 4, &m));
     CHECK_NEAR(m.gini, 0.75, 1e-12);
+    CHECK_NEAR(m.max_over_min, 6, 1e-12);
     CHECK_OK(ep_imbalance_measure((const int64_t[]){5, 5, 5}, 3, &m));
     CHECK_NEAR(m.gini, 0, 1e-12);
     CHECK_NEAR(m.cv, 0, 1e-12);
