@@ -105,8 +105,7 @@ out:
     return status;
 }
 
-/* --- maps --------------------------------------------------------------------------------------
- */
+/* --- maps ---------------------------------------------------------------------------------- */
 
 enum ep_status ep_place_count_replicas(const struct ep_place_shape *shape, const int32_t *map,
                                        int64_t *replicas)

@@ -75,8 +75,7 @@ extern const struct ep_place_policy ep_place_eplb;
 extern const struct ep_place_policy ep_place_eplb_global;
 extern const struct ep_place_policy ep_place_dynamic_eplb;
 
-/* --- maps --------------------------------------------------------------------------------------
- */
+/* --- maps ---------------------------------------------------------------------------------- */
 
 static inline int64_t ep_place_rank_of_slot(const struct ep_place_shape *shape, int64_t slot)
 {

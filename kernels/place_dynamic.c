@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- renumbering -------------------------------------------------------------------------------
- */
+/* --- renumbering --------------------------------------------------------------------------- */
 
 static bool contains(const int32_t *slots, int64_t num, int32_t expert)
 {
@@ -141,8 +140,7 @@ out:
     return status;
 }
 
-/* --- following ---------------------------------------------------------------------------------
- */
+/* --- following ----------------------------------------------------------------------------- */
 
 struct follower {
     struct ep_place_task task;     /* of the windows looked at */

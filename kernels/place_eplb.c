@@ -219,7 +219,8 @@ const struct ep_place_policy ep_place_eplb_global = {
 
 const struct ep_place_policy ep_place_dynamic_eplb = {
     .name = "dynamic",
-    .summary = "placed anew every few windows, by eplb or another policy, where that is worth the move",
+    .summary =
+        "placed anew every few windows, by eplb or another policy, where that is worth the move",
     .over_time = true,
     .place = place_hierarchical,
 };

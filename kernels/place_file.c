@@ -13,8 +13,7 @@
 #define FILE_LIMIT_BYTES ((int64_t)256 << 20)
 #define MAX_LOAD         1e15 /* sums of as many as there are slots still are exact to a token */
 
-/* --- loads -------------------------------------------------------------------------------------
- */
+/* --- loads --------------------------------------------------------------------------------- */
 
 static enum ep_status add_layer(struct ep_csv *csv, int64_t *capacity,
                                 struct ep_place_counts *counts)
@@ -166,8 +165,7 @@ void ep_place_counts_fini(struct ep_place_counts *counts)
     *counts = (struct ep_place_counts){0};
 }
 
-/* --- maps --------------------------------------------------------------------------------------
- */
+/* --- maps ---------------------------------------------------------------------------------- */
 
 enum ep_status ep_place_maps_save(const char *path, const int32_t *maps, int64_t num_layers,
                                   int64_t num_slots)

@@ -202,8 +202,7 @@ static enum ep_status count_tokens(struct ep_place_input *in)
     return EP_OK;
 }
 
-/* --- profiles ----------------------------------------------------------------------------------
- */
+/* --- profiles ------------------------------------------------------------------------------ */
 
 /* top-k of tokens drawn: as asked for, the table's, or that of the tokens placed. */
 static enum ep_status choose_top_k(const struct ep_place_source *s,

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- counting ----------------------------------------------------------------------------------
- */
+/* --- counting ------------------------------------------------------------------------------ */
 
 struct counting {
     const struct ep_place_shape *shape;
@@ -252,8 +251,7 @@ void ep_place_judgement_fini(struct ep_place_judgement *judgement)
     *judgement = (struct ep_place_judgement){0};
 }
 
-/* --- comparing ---------------------------------------------------------------------------------
- */
+/* --- comparing ----------------------------------------------------------------------------- */
 
 enum measure { MAX_OVER_MEAN, REMOTE_ROWS, CROSS_ROWS, NUM_MEASURES };
 

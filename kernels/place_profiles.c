@@ -51,8 +51,7 @@ enum ep_status ep_place_similarity_parse(const char *text, const char *what,
                               text);
 }
 
-/* --- reading -----------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------- */
 
 /* Where things are in a row; -1 = no such column in this table. */
 struct columns {
@@ -253,8 +252,7 @@ out:
     return status;
 }
 
-/* --- profiles ----------------------------------------------------------------------------------
- */
+/* --- profiles ------------------------------------------------------------------------------ */
 
 static enum ep_status fill_profiles(const struct reading *r, const char *name,
                                     struct ep_place_profiles *p)
@@ -325,8 +323,7 @@ void ep_place_profiles_fini(struct ep_place_profiles *profiles)
     *profiles = (struct ep_place_profiles){0};
 }
 
-/* --- drawing -----------------------------------------------------------------------------------
- */
+/* --- drawing ------------------------------------------------------------------------------- */
 
 /* How tokens of a class choose: experts with so large a share that every token has them, then a
  * draw from the others. */

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* On trace:sample three times the moves gain about 1 % of fan-out over ranks, a third of them loses
+ * as much. */
 enum { MAX_PINS = 1 << 16, MOVES_PER_SLOT = 3000, LEVELS = 100, PROBES = 512, MAX_SWEEPS = 50 };
 #define MAX_COUNT_BYTES ((int64_t)64 << 20)
 static const double cooling = 1e-3;    /* last temperature over first */
@@ -66,8 +68,7 @@ static int64_t node_of(const struct state *s, int64_t slot)
     return slot / s->per_node;
 }
 
-/* --- setting up --------------------------------------------------------------------------------
- */
+/* --- setting up ---------------------------------------------------------------------------- */
 
 /* Enough tokens to tell; beyond, swaps only take longer. */
 static int64_t choose_num_tokens(const struct ep_place_task *task)
@@ -239,8 +240,7 @@ static void read_map(const struct state *s, const int32_t *vertex, int32_t *map)
     }
 }
 
-/* --- swaps -------------------------------------------------------------------------------------
- */
+/* --- swaps --------------------------------------------------------------------------------- */
 
 /* An expert comes to a rank once. */
 static bool holds(const struct state *s, int64_t rank, int32_t expert)
@@ -354,8 +354,7 @@ static void apply_swap(struct state *s, int64_t i, int64_t j, double cost)
     s->cost += cost;
 }
 
-/* --- the bound ---------------------------------------------------------------------------------
- */
+/* --- the bound ----------------------------------------------------------------------------- */
 
 static double above(double load, double bound)
 {
@@ -393,8 +392,7 @@ static enum ep_status record(struct state *s)
     return status;
 }
 
-/* --- annealing ---------------------------------------------------------------------------------
- */
+/* --- annealing ----------------------------------------------------------------------------- */
 
 /* Two slots of different ranks, on one node where the goal says so; false where they do not do. */
 static bool draw_pair(const struct state *s, struct ep_random *random, int64_t *i, int64_t *j)
@@ -503,8 +501,7 @@ out:
     return status;
 }
 
-/* --- balance alone -----------------------------------------------------------------------------
- */
+/* --- balance alone ------------------------------------------------------------------------- */
 
 /* The swap of a slot of `rank` that leaves the larger of two loads least; false where none helps.
  */

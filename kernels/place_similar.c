@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- the bound from EPLB -----------------------------------------------------------------------
- */
+/* --- the bound from EPLB ------------------------------------------------------------------- */
 
 static enum ep_status find_busiest(const struct ep_place_task *task, const int32_t *map,
                                    double *busiest)
@@ -25,8 +24,7 @@ static enum ep_status find_busiest(const struct ep_place_task *task, const int32
     return status;
 }
 
-/* --- coactivation ------------------------------------------------------------------------------
- */
+/* --- coactivation -------------------------------------------------------------------------- */
 
 /* EPLB's map, hierarchical or global, whichever has the less busy rank. */
 static enum ep_status start_from_eplb(const struct ep_place_task *task, int32_t *map,
@@ -65,8 +63,7 @@ out:
     return status;
 }
 
-/* --- hierarchical ------------------------------------------------------------------------------
- */
+/* --- hierarchical -------------------------------------------------------------------------- */
 
 /* The problem of groups on nodes, as one of experts on ranks: a token's groups, each once. */
 struct group_task {

@@ -15,8 +15,7 @@
 enum { DEFAULT_RANKS = 8, DEFAULT_HIDDEN = 7168, MAX_BLOCKS = 200 };
 static const double interval_level = 0.95;
 
-/* --- options -----------------------------------------------------------------------------------
- */
+/* --- options ------------------------------------------------------------------------------- */
 
 static char *add_warning(struct ep_place_case *run)
 {
@@ -105,8 +104,7 @@ static enum ep_status set_shape(struct ep_place_case *run)
     return ep_place_check_shape(&run->shape);
 }
 
-/* --- policies ----------------------------------------------------------------------------------
- */
+/* --- policies ------------------------------------------------------------------------------ */
 
 /* Of the input: all that it can feed. */
 static bool is_possible(const struct ep_place_case *run, const struct ep_place_policy *policy)
@@ -162,8 +160,7 @@ out:
     return status;
 }
 
-/* --- judging -----------------------------------------------------------------------------------
- */
+/* --- judging ------------------------------------------------------------------------------- */
 
 /* Rows as sent are what a transport's features are of; a padded one sends more than there are. */
 static bool is_padded(const char *transport)
@@ -269,8 +266,7 @@ out:
     return status;
 }
 
-/* --- differences -------------------------------------------------------------------------------
- */
+/* --- differences --------------------------------------------------------------------------- */
 
 static enum ep_status compare(const struct ep_place_case *run, const struct ep_place_part *other,
                               const char *name, struct ep_place_part *part)
@@ -307,8 +303,7 @@ out:
     return status;
 }
 
-/* --- the whole ---------------------------------------------------------------------------------
- */
+/* --- the whole ----------------------------------------------------------------------------- */
 
 static void warn(struct ep_place_case *run)
 {

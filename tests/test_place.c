@@ -10,8 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- EPLB --------------------------------------------------------------------------------------
- */
+/* --- EPLB ---------------------------------------------------------------------------------- */
 
 /* README.md of deepseek-ai/EPLB (d52c72d), "Interface and Example": two layers of 12 experts, 16
  * replicas, 4 groups, 2 nodes, 8 GPUs, and the map that it prints. */
@@ -83,8 +82,7 @@ static void test_merged_placement(void **state)
     ep_placement_fini(&placement);
 }
 
-/* --- policies that look at no load -------------------------------------------------------------
- */
+/* --- policies that look at no load --------------------------------------------------------- */
 
 static void test_simple(void **state)
 {
@@ -106,8 +104,7 @@ static void test_simple(void **state)
     assert_memory_equal(map, doubled, sizeof doubled);
 }
 
-/* --- properties over random shapes -------------------------------------------------------------
- */
+/* --- properties over random shapes --------------------------------------------------------- */
 
 struct problem {
     struct ep_place_task task;
@@ -250,8 +247,7 @@ static void test_balance(void **state)
     CHECK_NEAR(ep_place_max(ranks, 3), 11, 0);
 }
 
-/* --- planted clusters --------------------------------------------------------------------------
- */
+/* --- planted clusters ---------------------------------------------------------------------- */
 
 enum { CLUSTERS = 8, PLANTED = 32, TOKENS = 4000 };
 
@@ -356,8 +352,7 @@ static void test_fan_out_of_replicas(void **state)
     assert_int_equal(fan_out.nodes, 2 + 1 + 2 + 1);
 }
 
-/* --- bad input ---------------------------------------------------------------------------------
- */
+/* --- bad input ----------------------------------------------------------------------------- */
 
 static void test_errors(void **state)
 {

@@ -10,8 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* --- counting by hand --------------------------------------------------------------------------
- */
+/* --- counting by hand ---------------------------------------------------------------------- */
 
 /* Experts 0 1 on rank (and node) 0, 2 3 on 1. Tokens 0 and 1 start on rank 0, 2 and 3 on rank 1:
  * {0,1} stays; {0,2} one row out; {2,3} stays; {0,1} one row out, two copies. */
@@ -104,8 +103,7 @@ static void test_judge_error(void **state)
     CHECK_FAILS(ep_place_judge(&two, &tokens, &lost, 1, 1, &j), EP_EINVAL, "4 experts");
 }
 
-/* --- differences -------------------------------------------------------------------------------
- */
+/* --- differences --------------------------------------------------------------------------- */
 
 enum { BLOCKS = 20 };
 
@@ -181,8 +179,7 @@ static void test_compare_interval(void **state)
     assert_true(isnan(d.remote_rows.low));
 }
 
-/* --- following the load ------------------------------------------------------------------------
- */
+/* --- following the load -------------------------------------------------------------------- */
 
 static void test_match(void **state)
 {
