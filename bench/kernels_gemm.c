@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MAX_EXPERTS = 4096, NUM_CHECKED = 64 };
+enum { MAX_EXPERTS = 4096, NUM_CHECKED = 64, NUM_FFN_CHECKED = 16 };
 
 /* The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): quick enough for gigabytes. */
 static uint64_t mix(uint64_t z)
@@ -167,6 +167,75 @@ enum ep_status ep_kernels_gemm_check(const struct ep_kernels_gemm *gemm, int64_t
                                 " column %" PRId64 " is %.9g, expected %.9g within %.2g",
                                 key->backend->name, ep_dtype_name(key->dtype), key->k, key->n, row,
                                 column, got, sum, bound);
+        }
+    }
+    return EP_OK;
+}
+
+/* One inner element in double and the bound of its error. */
+struct inner {
+    double value, error;
+};
+
+/* The GEMMs' error goes through the activation (|silu'| and |gelu'| <= 1.13, |relu'| <= 1); the result
+ * is rounded once, to bf16 (2^-8) or as the few operations of an activation in fp32 do. */
+static struct inner activate(const struct ep_ffn_shape *shape, const double sums[2],
+                             const double abs_sums[2])
+{
+    const double dgate = ep_gemm_tolerance(shape->dtype, shape->hidden, abs_sums[0]);
+    const double dup = ep_gemm_tolerance(shape->dtype, shape->hidden, abs_sums[1]);
+    const double gate = sums[0], up = sums[1];
+    struct inner h = {0};
+    if (shape->kind == EP_FFN_SWIGLU) {
+        h.value = gate / (1 + exp(-gate)) * up;
+        h.error = 1.13 * dgate * (fabs(up) + dup) + fabs(gate) * dup;
+    } else {
+        h.value = shape->kind == EP_FFN_RELU ? fmax(up, 0) : up * 0.5 * erfc(-up / sqrt(2));
+        h.error = 1.13 * dup;
+    }
+    h.error += (fabs(h.value) + h.error) * (shape->dtype == EP_BF16 ? 0x1p-8 : 0x1p-21) +
+               0x1p-22 * fabs(up);
+    return h;
+}
+
+enum ep_status ep_kernels_ffn_check(const struct ep_ffn_shape *shape, uint64_t seed, int64_t expert,
+                                    int64_t row, const float *y)
+{
+    const int64_t columns = ep_ffn_inner_columns(shape);
+    const uint64_t x_stream = stream_of(seed, -1);
+    const uint64_t w13_stream = stream_of(seed, 2 * expert);
+    const uint64_t w2_stream = stream_of(seed, 2 * expert + 1);
+    double sum[NUM_FFN_CHECKED] = {0}, moved[NUM_FFN_CHECKED] = {0}, spread[NUM_FFN_CHECKED] = {0};
+    for (int64_t i = 0; i < shape->ffn; i++) {
+        const int64_t at[2] = {i, columns - shape->ffn + i}; /* gate, up; one and the same if ungated */
+        double sums[2] = {0}, abs_sums[2] = {0};
+        for (int64_t c = 0; c < shape->hidden; c++) {
+            const double x = value_of(x_stream, row * shape->hidden + c);
+            for (int m = 0; m < 2; m++) {
+                const double term = x * value_of(w13_stream, c * columns + at[m]);
+                sums[m] += term;
+                abs_sums[m] += fabs(term);
+            }
+        }
+        const struct inner h = activate(shape, sums, abs_sums);
+        for (int64_t j = 0; j < NUM_FFN_CHECKED; j++) {
+            const int64_t column = j * (shape->hidden - 1) / (NUM_FFN_CHECKED - 1);
+            const double w = value_of(w2_stream, i * shape->hidden + column);
+            sum[j] += h.value * w;
+            moved[j] += h.error * fabs(w);
+            spread[j] += fabs(h.value * w);
+        }
+    }
+    for (int64_t j = 0; j < NUM_FFN_CHECKED; j++) {
+        const int64_t column = j * (shape->hidden - 1) / (NUM_FFN_CHECKED - 1);
+        const double got = y[row * shape->hidden + column];
+        const double bound =
+            moved[j] + ep_gemm_tolerance(shape->dtype, shape->ffn, spread[j] + moved[j]);
+        if (!(fabs(got - sum[j]) <= bound)) {
+            return ep_error_set(EP_ECHECK, "FFN %s %s, expert %" PRId64 ": row %" PRId64 " column %"
+                                PRId64 " is %.9g, expected %.9g within %.2g",
+                                ep_ffn_kind_name(shape->kind), ep_dtype_name(shape->dtype), expert,
+                                row, column, got, sum[j], bound);
         }
     }
     return EP_OK;

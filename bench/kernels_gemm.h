@@ -4,6 +4,7 @@
 #define EP_BENCH_KERNELS_GEMM_H
 
 #include "base/error.h"
+#include "kernels/ffn.h"
 #include "kernels/gemm.h"
 
 #include <stdbool.h>
@@ -52,5 +53,13 @@ float ep_kernels_value(enum ep_dtype dtype, uint64_t seed, int64_t expert, int64
 
 /** Fill `values` [num] of the dtype with them. */
 void ep_kernels_fill(enum ep_dtype dtype, uint64_t seed, int64_t expert, int64_t num, void *values);
+
+/** Compare 16 elements of one row of an FFN with double sums of the patterns: x is the pattern of expert
+ *  -1, w13 of expert e that of 2 e, w2 that of 2 e + 1 (ep_kernels_fill). Bounds as in ep_gemm_tolerance,
+ *  carried through the activation.
+ *  row  of x and y [..][hidden], one of `expert`
+ *  Returns EP_ECHECK with the place. O(hidden ffn). */
+EP_MUST_CHECK enum ep_status ep_kernels_ffn_check(const struct ep_ffn_shape *shape, uint64_t seed,
+                                                  int64_t expert, int64_t row, const float *y);
 
 #endif
