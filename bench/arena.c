@@ -16,11 +16,26 @@ enum { ALIGN_BYTES = 64, HUGE_PAGE_BYTES = 1 << 21 };
 struct ep_arena {
     char *mapping;
     size_t mapping_bytes;
+    bool owns_mapping;
     char *base; /* 2 MiB-aligned */
     int64_t limit_bytes;
     int64_t used_bytes;
     int64_t peak_bytes; /* touched so far */
 };
+
+/* Page-aligned inside, for the advice; a kernel without huge pages refuses it, and for shared memory only
+ * some kernels listen: ep_arena_huge_bytes tells what came of it. */
+static void advise(const struct ep_arena *a, enum ep_pages pages)
+{
+    (void)madvise(a->base, (size_t)a->limit_bytes,
+                  pages == EP_PAGES_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+static char *align_huge(char *memory)
+{
+    const uintptr_t start = (uintptr_t)memory;
+    return memory + (HUGE_PAGE_BYTES - start % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+}
 
 enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct ep_arena **arena)
 {
@@ -36,12 +51,27 @@ enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct 
         return ep_error_set(EP_ENOMEM, "the system refuses to map %" PRId64 " bytes for buffers",
                             limit_bytes);
     }
-    const uintptr_t start = (uintptr_t)a->mapping;
-    a->base = a->mapping + (HUGE_PAGE_BYTES - start % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    a->owns_mapping = true;
+    a->base = align_huge(a->mapping);
     a->limit_bytes = limit_bytes;
-    /* A kernel without huge pages refuses the advice: ep_arena_huge_bytes tells what came of it. */
-    (void)madvise(a->mapping, a->mapping_bytes,
-                  pages == EP_PAGES_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    advise(a, pages);
+    *arena = a;
+    return EP_OK;
+}
+
+enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes, enum ep_pages pages,
+                                  struct ep_arena **arena)
+{
+    struct ep_arena *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for an arena");
+    }
+    a->mapping = memory;
+    a->mapping_bytes = (size_t)size_bytes;
+    a->base = align_huge(memory);
+    a->limit_bytes = size_bytes - (a->base - a->mapping);
+    EP_ASSERT(a->limit_bytes >= 0);
+    advise(a, pages);
     *arena = a;
     return EP_OK;
 }
@@ -49,7 +79,9 @@ enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct 
 void ep_arena_destroy(struct ep_arena *arena)
 {
     if (arena != NULL) {
-        munmap(arena->mapping, arena->mapping_bytes);
+        if (arena->owns_mapping) {
+            munmap(arena->mapping, arena->mapping_bytes);
+        }
         free(arena);
     }
 }
@@ -107,7 +139,8 @@ int64_t ep_arena_huge_bytes(const struct ep_arena *arena)
         int64_t kib = 0;
         if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &low, &high) == 2) {
             inside = low < to && high > from;
-        } else if (inside && sscanf(line, "AnonHugePages: %" SCNd64 " kB", &kib) == 1) {
+        } else if (inside && (sscanf(line, "AnonHugePages: %" SCNd64 " kB", &kib) == 1 ||
+                              sscanf(line, "ShmemPmdMapped: %" SCNd64 " kB", &kib) == 1)) {
             total_bytes += kib * 1024;
         }
     }

@@ -18,6 +18,11 @@ struct ep_arena;
  *  Returns EP_ENOMEM where the system refuses. */
 EP_MUST_CHECK enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages,
                                              struct ep_arena **arena);
+
+/** An arena in memory that the caller keeps (and frees after the arena), untouched so far: less than 2 MiB of
+ *  `size_bytes` is lost to alignment. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes,
+                                                enum ep_pages pages, struct ep_arena **arena);
 void ep_arena_destroy(struct ep_arena *arena);
 
 /** Bytes for one buffer, 64-byte-aligned, touched (no page fault later), contents undefined; valid
@@ -32,7 +37,7 @@ void ep_arena_reset(struct ep_arena *arena);
 int64_t ep_arena_used_bytes(const struct ep_arena *arena);
 int64_t ep_arena_peak_bytes(const struct ep_arena *arena);
 
-/** Bytes of the arena that the kernel holds in huge pages now (AnonHugePages of
+/** Bytes of the arena that the kernel holds in huge pages now (AnonHugePages and ShmemPmdMapped of
  *  /proc/self/smaps); -1 where that cannot be read. */
 int64_t ep_arena_huge_bytes(const struct ep_arena *arena);
 

@@ -102,15 +102,15 @@ static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
     void *results = NULL;
     const int64_t row_bytes = ep_dtype_row_bytes(point->dtype, point->hidden);
     const int64_t combine_row_bytes = ep_dtype_row_bytes(point->combine_dtype, point->hidden);
+    struct ep_topo_caches caches;
+    ep_topo_get_caches(s->topo, 0, &caches);
+    const int64_t last_bytes = caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes;
     ep_arena_reset(s->arena);
     EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * row_bytes, "token rows", &tokens));
     EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * combine_row_bytes, "combined rows",
                           &results));
     ep_pattern_fill_tokens(v->setting.map.start[rank], v->routing.num_tokens, row_bytes, tokens);
     if (point->cold) {
-        struct ep_topo_caches caches;
-        ep_topo_get_caches(s->topo, 0, &caches);
-        const int64_t last_bytes = caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes;
         EP_TRY(ep_flush_create(FLUSHED_CACHES * last_bytes + 1, &v->flush));
     }
     v->exchange = (struct ep_exchange){
@@ -125,6 +125,8 @@ static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
         .capacity = slot_rows(&v->setting),
         .threads = (int)s->options.threads,
         .arena = s->arena,
+        .share = s->share,
+        .cache_bytes = last_bytes,
         .tokens = tokens,
         .results = results,
     };

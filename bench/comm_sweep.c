@@ -248,6 +248,15 @@ out:
     return status;
 }
 
+bool ep_comm_sweep_shares(const struct ep_comm_sweep *sweep)
+{
+    bool shares = false;
+    for (int64_t i = 0; i < sweep->num_transports; i++) {
+        shares = shares || sweep->transports[i]->shares;
+    }
+    return shares;
+}
+
 void ep_comm_sweep_destroy(struct ep_comm_sweep *s)
 {
     if (s == NULL) {

@@ -39,6 +39,8 @@ struct ep_comm_sweep;
  *  trace's shape contradicted by an option that is no sweep. */
 EP_MUST_CHECK enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
                                                   struct ep_comm_sweep **sweep);
+/** True where a transport of the sweep needs the session's buffers in shared memory. */
+bool ep_comm_sweep_shares(const struct ep_comm_sweep *sweep);
 void ep_comm_sweep_destroy(struct ep_comm_sweep *sweep);
 
 /** The most ranks that --ranks asks for; 0 = not given, all that there are. */

@@ -207,9 +207,34 @@ static void destroy(struct ep_session *s)
     ep_run_dir_fini(&s->dir);
     ep_run_fini(&s->run);
     ep_arena_destroy(s->arena);
+    ep_share_destroy(s->share);
     ep_topo_destroy(s->topo);
     ep_comm_destroy(s->world); /* main leaves MPI, once everything is said */
     free(s);
+}
+
+/* The arena, in shared memory where a transport of this session wants that and the system can. */
+static enum ep_status reserve(struct ep_session *s)
+{
+    const struct ep_session_options *o = &s->options;
+    enum ep_status status = EP_OK;
+    if (o->shares) {
+        status = ep_share_create(s->world, o->memory_bytes, &s->share);
+        if (status == EP_EENV) {
+            ep_session_warn(s, "private-buffers", "buffers cannot be in shared memory: %s; transports "
+                            "that need it are left out", ep_error_text());
+            ep_error_clear();
+            status = EP_OK;
+        }
+        EP_TRY(status);
+    }
+    status = s->share != NULL
+                 ? ep_arena_create_in(ep_share_segment(s->share, ep_comm_world_rank(s->world)),
+                                      o->memory_bytes, o->pages, &s->arena)
+                 : ep_arena_create(o->memory_bytes, o->pages, &s->arena);
+    EP_TRY(ep_comm_agree(s->world, status));
+out:
+    return status;
 }
 
 enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_options *options,
@@ -264,8 +289,7 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
     EP_TRY(ep_comm_max_i64(s->world, shared, 2));
     s->done_kinds = (unsigned)shared[0];
     s->options.seed = s->options.resume ? (uint64_t)shared[1] : s->options.seed;
-    EP_TRY(ep_comm_agree(s->world,
-                         ep_arena_create(options->memory_bytes, options->pages, &s->arena)));
+    EP_TRY(reserve(s));
     EP_TRY(ep_session_find_doubts(s));
     const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "bench/arena.h"
+#include "bench/comm_share.h"
 #include "bench/comm.h"
 #include "bench/harness.h"
 #include "bench/os_counters.h"
@@ -32,6 +33,7 @@ struct ep_session_options {
     uint64_t seed;         /* --seed, default 1 */
     enum ep_pages pages;   /* --pages, default 4k */
     int64_t memory_bytes;  /* --memory: buffers of one rank at most */
+    bool shares;           /* set by the command: buffers in shared memory, where that can be */
     enum ep_cadence cadence; /* --cadence, default barrier */
     int64_t threads;       /* --threads per rank, default 1 */
     int64_t launch_idx;    /* --launch-idx, set by --launches; -1 = not given (0 once open) */
@@ -52,6 +54,7 @@ struct ep_session {
     bool writes;                /* records are kept in a directory */
     struct ep_run run;          /* rank 0 */
     struct ep_run_dir dir;      /* rank 0, if it writes */
+    struct ep_share *share;     /* that the arena lies in; NULL = private memory */
     struct ep_arena *arena;     /* this rank's message buffers */
     double null_s;              /* a null operation's cost, barrier cadence; NaN until measured */
     double null_cadence_s;      /* the same per repetition in the session's own cadence */

@@ -16,12 +16,13 @@ extern const struct ep_transport ep_transport_hier;
 extern const struct ep_transport ep_transport_hier2d;
 extern const struct ep_transport ep_transport_allgather;
 extern const struct ep_transport ep_transport_rma;
+extern const struct ep_transport ep_transport_shm;
 
 const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
     &ep_transport_alltoallv_dedup, &ep_transport_pairwise,
     &ep_transport_hier, &ep_transport_hier2d,
-    &ep_transport_allgather, &ep_transport_rma, NULL,
+    &ep_transport_allgather, &ep_transport_rma, &ep_transport_shm, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };

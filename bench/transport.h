@@ -5,6 +5,7 @@
 
 #include "bench/arena.h"
 #include "bench/comm.h"
+#include "bench/comm_share.h"
 #include "kernels/dtype.h"
 #include "kernels/placement.h"
 #include "kernels/routing.h"
@@ -26,6 +27,8 @@ struct ep_exchange {
     int64_t capacity;                     /* rows per (source rank, expert); 0 = none set */
     int threads;                          /* that pack, unpack and sum on this rank, >= 1 */
     struct ep_arena *arena;               /* all buffers come from here */
+    const struct ep_share *share;         /* that the arena lies in, as do the other ranks'; or NULL */
+    int64_t cache_bytes;                  /* of the last level that this rank shares; 0 = not known */
     const char *tokens; /* [local tokens][row_bytes] activations in token order; dispatch reads */
     char *results;      /* [local tokens][combine_row_bytes] in token order; combine writes */
 };
@@ -70,6 +73,7 @@ struct ep_transport {
     bool pads;           /* sends rows that carry no token besides */
     bool has_slots;      /* equal ones per (source, expert), padded to the capacity */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
+    bool shares;         /* needs the arena in shared memory */
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */

@@ -12,6 +12,8 @@
 
 static struct ep_comm *world;
 static struct ep_arena *arena;
+static struct ep_share *share;
+static int64_t cache_bytes; /* what transports are told */
 
 struct shape {
     const char *skew;
@@ -65,7 +67,7 @@ static void set_up(const struct shape *shape, struct setup *s)
         .comm = world, .placement = &s->placement, .routing = &s->routing,
         .hidden = shape->hidden, .dtype = shape->dtype, .combine_dtype = combine,
         .row_bytes = row_bytes, .combine_row_bytes = combine_bytes, .threads = shape->threads > 0 ? shape->threads : 1,
-        .arena = arena,
+        .arena = arena, .share = share, .cache_bytes = cache_bytes,
         .tokens = rows, .results = results,
     };
     CHECK_OK(ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, rank,
@@ -171,6 +173,23 @@ static void check_transport(const struct ep_transport *transport, const struct s
     tear_down(&s);
 }
 
+/* Of transports that choose a way by the size of the caches, both ways. */
+static void check_all(const struct shape *shape)
+{
+    for (int t = 0; ep_transports[t] != NULL; t++) {
+        const struct ep_transport *transport = ep_transports[t];
+        if (transport->view == NULL || (transport->shares && share == NULL)) {
+            continue;
+        }
+        check_transport(transport, shape);
+        if (transport->shares) {
+            cache_bytes = 1;
+            check_transport(transport, shape);
+            cache_bytes = 0;
+        }
+    }
+}
+
 static void test_shapes(void **state)
 {
     (void)state;
@@ -189,11 +208,7 @@ static void test_shapes(void **state)
         {"zipf:1.0", 12, 5, 43, 77, EP_BF16, true, 3, NULL}, /* three threads a rank */
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        for (int t = 0; ep_transports[t] != NULL; t++) {
-            if (ep_transports[t]->view != NULL) {
-                check_transport(ep_transports[t], &shapes[i]);
-            }
-        }
+        check_all(&shapes[i]);
     }
 }
 
@@ -242,11 +257,7 @@ static void test_more_ranks_than_experts(void **state)
     if (size < 2) {
         skip();
     }
-    for (int t = 0; ep_transports[t] != NULL; t++) {
-        if (ep_transports[t]->view != NULL) {
-            check_transport(ep_transports[t], &shape);
-        }
-    }
+    check_all(&shape);
 }
 
 /* The check itself: spoil what arrived, and see each fault named. */
@@ -358,7 +369,17 @@ static void test_capacity(void **state)
 
 int main(void)
 {
-    if (ep_comm_init(&world) != EP_OK || ep_arena_create(1 << 26, EP_PAGES_4K, &arena) != EP_OK) {
+    enum { ARENA_BYTES = 1 << 26 };
+    enum ep_status status = ep_comm_init(&world);
+    if (status == EP_OK && ep_share_create(world, ARENA_BYTES, &share) == EP_OK) {
+        status = ep_arena_create_in(ep_share_segment(share, ep_comm_world_rank(world)), ARENA_BYTES,
+                                    EP_PAGES_4K, &arena);
+    } else if (status == EP_OK) { /* a container without room in /dev/shm: the others are tested */
+        fprintf(stderr, "no shared memory: %s\n", ep_error_text());
+        ep_error_clear();
+        status = ep_arena_create(ARENA_BYTES, EP_PAGES_4K, &arena);
+    }
+    if (status != EP_OK) {
         fprintf(stderr, "%s\n", ep_error_text());
         return 1;
     }
@@ -374,6 +395,7 @@ int main(void)
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ep_arena_destroy(arena);
+    ep_share_destroy(share);
     ep_comm_finalize(world);
     return failed;
 }
