@@ -275,14 +275,15 @@ out:
 }
 
 /* "c0" without a capacity, "c32" of a given one, else all that its policy depends on. */
-static char *capacity_name(const struct ep_capacity_policy *p)
+static char *capacity_name(const struct ep_capacity_policy *p, int64_t top_k)
 {
     char overflow[32];
     if (p->rule == NULL && p->drop == EP_DROP_NONE && !p->pad) {
         return ep_format_new("c%" PRId64, p->rows);
     }
     return ep_format_new("c-%s:%" PRId64 ":f%g:m%" PRId64 ":a%" PRId64 ":e%g:%s:%s%s",
-                         p->rule != NULL ? p->rule->name : "rows", p->rows, ep_capacity_factor(p),
+                         p->rule != NULL ? p->rule->name : "rows", p->rows,
+                         ep_capacity_uses_factor(p, top_k) ? ep_capacity_factor(p) : NAN,
                          ep_capacity_floor(p), p->align, p->eval_fraction, ep_drop_name(p->drop),
                          ep_overflow_text(p, overflow, sizeof overflow), p->pad ? ":pad" : "");
 }
@@ -294,7 +295,7 @@ char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_c
     for (int64_t r = 0; point->tokens_per_rank != NULL && r < point->num_ranks; r++) {
         tokens = point->tokens_per_rank[r] > tokens ? point->tokens_per_rank[r] : tokens;
     }
-    char *capacity = capacity_name(&point->capacity);
+    char *capacity = capacity_name(&point->capacity, point->top_k);
     if (capacity == NULL) {
         return NULL;
     }
@@ -339,7 +340,9 @@ static enum ep_status fill_capacity(const struct ep_comm_setting *s, struct ep_r
     record->capacity = capacity->rows;
     record->pad = p->pad;
     if (p->rule != NULL) {
-        record->capacity_factor = ep_capacity_factor(p);
+        if (ep_capacity_uses_factor(p, s->point->top_k)) {
+            record->capacity_factor = ep_capacity_factor(p);
+        }
         record->capacity_eval = p->eval_fraction;
         record->capacity_align = p->align;
         record->min_capacity = ep_capacity_floor(p);

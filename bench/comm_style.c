@@ -66,27 +66,43 @@ const char *ep_comm_style_transport(const struct ep_style *style)
     return has_transport(style->transport) ? style->transport : style->nearest;
 }
 
+/* What was asked for and some case cannot have, each said once. */
+static void warn_of_case(struct ep_session *session, const struct ep_comm_options *options,
+                         const struct ep_comm_case *point)
+{
+    const struct ep_style *style = options->capacity.style;
+    if (style != NULL && point->router == NULL) {
+        ep_session_warn(session, "style-router",
+                        "style %s routes by %s; tokens that follow %s have no logits, and keep "
+                        "their own choices",
+                        style->name, point->top_k == 1 ? style->router : style->router_more,
+                        point->skew->text);
+    }
+    if (options->capacity.has_factor && point->capacity.rule != NULL &&
+        !ep_capacity_uses_factor(&point->capacity, point->top_k)) {
+        ep_session_warn(session, "capacity-factor",
+                        "rule %s uses no --capacity-factor at top-%" PRId64,
+                        point->capacity.rule->name, point->top_k);
+    }
+}
+
 void ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
-                        const struct ep_comm_case *point)
+                        const struct ep_comm_case *cases, int64_t num_cases)
 {
     char text[320];
     const struct ep_style *style = options->capacity.style;
+    for (int64_t i = 0; i < num_cases; i++) {
+        warn_of_case(session, options, &cases[i]);
+    }
     if (style == NULL) {
         return;
     }
     const char *set = ep_comm_style_transport(style);
     if (ep_comm_is_root(session->world)) {
         fprintf(stderr, "style %s (%s)\n  set: router %s; transport %s; %s\n  beyond: %s\n",
-                style->name, style->system, point->router != NULL ? point->router : "none",
+                style->name, style->system, cases->router != NULL ? cases->router : "none",
                 options->transport != NULL ? options->transport : set,
-                ep_capacity_describe(&point->capacity, text, sizeof text), style->beyond);
-    }
-    if (point->router == NULL) {
-        ep_session_warn(session, "style-router",
-                        "style %s routes by %s; tokens that follow %s have no logits, and keep "
-                        "their own choices",
-                        style->name, point->top_k == 1 ? style->router : style->router_more,
-                        point->skew->text);
+                ep_capacity_describe(&cases->capacity, text, sizeof text), style->beyond);
     }
     if (strcmp(set, style->transport) != 0 && options->transport == NULL) {
         ep_session_warn(session, "style-transport",

@@ -25,10 +25,10 @@ EP_MUST_CHECK enum ep_status ep_comm_style_check_slots(const struct ep_comm_case
  *  style "alltoallv". */
 const char *ep_comm_style_transport(const struct ep_style *style);
 
-/** Say on stderr (rank 0) what a style set and what the system has beyond, and note as doubts about
- *  the run what it could not set. `point` is a case of the sweep. Nothing without a style.
- *  Collective over the session's world. */
+/** Say on stderr (rank 0) what a style set in the first case and what the system has beyond, and note
+ *  as doubts about the run what it could not set in any of the cases [num_cases >= 1], and a capacity
+ *  factor that a rule does not use. */
 void ep_comm_style_tell(struct ep_session *session, const struct ep_comm_options *options,
-                        const struct ep_comm_case *point);
+                        const struct ep_comm_case *cases, int64_t num_cases);
 
 #endif

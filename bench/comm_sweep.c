@@ -645,7 +645,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
                            : ep_comm_table_create(&table);
     EP_TRY(ep_comm_agree(session->world, status));
-    ep_comm_style_tell(session, &s->options, &s->cases[0]);
+    ep_comm_style_tell(session, &s->options, s->cases, s->num_cases);
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(visit_all(s, session, table, order));
     if (ep_comm_is_root(session->world) && !s->options.quiet) {

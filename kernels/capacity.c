@@ -58,6 +58,18 @@ static double fairseq_rows(const struct ep_capacity_shape *s, double factor, dou
     return s->top_k == 1 ? trunc(factor * mean) : 2 * mean;
 }
 
+static bool fairseq_uses_factor(int64_t top_k, double eval_fraction)
+{
+    return top_k == 1 && isnan(eval_fraction);
+}
+
+static bool gshard_uses_factor(int64_t top_k, double eval_fraction)
+{
+    (void)top_k;
+    (void)eval_fraction;
+    return false;
+}
+
 static double gshard_rows(const struct ep_capacity_shape *s, double factor, double eval_fraction,
                           bool *by_need)
 {
@@ -169,7 +181,8 @@ const struct ep_capacity_rule ep_capacity_rules[] = {
      .only_top_k = {1, 2},
      .has_eval = true,
      .drops = DROPS(ORDER, CHOICE, CHOICE),
-     .rows = fairseq_rows},
+     .rows = fairseq_rows,
+     .uses_factor = fairseq_uses_factor},
     {.name = "gshard",
      .formula = "2 T / E, rounded down",
      .source = "GShard, arXiv 2006.16668, algorithm 1: 2 N / (G E), a rank's tokens being a group",
@@ -178,7 +191,8 @@ const struct ep_capacity_rule ep_capacity_rules[] = {
      .least_factor = positive,
      .only_top_k = {2, 2},
      .drops = DROPS(CHOICE, CHOICE, CHOICE),
-     .rows = gshard_rows},
+     .rows = gshard_rows,
+     .uses_factor = gshard_uses_factor},
     {.name = "switch",
      .formula = "min(T, int(T cf / E))",
      .source = "Switch Transformers, arXiv 2101.03961, rounded as in "
@@ -335,6 +349,13 @@ double ep_capacity_factor(const struct ep_capacity_policy *policy)
 {
     return isnan(policy->factor) && policy->rule != NULL ? policy->rule->default_factor
                                                          : policy->factor;
+}
+
+bool ep_capacity_uses_factor(const struct ep_capacity_policy *policy, int64_t top_k)
+{
+    return policy->rule != NULL &&
+           (policy->rule->uses_factor == NULL ||
+            policy->rule->uses_factor(top_k, policy->eval_fraction));
 }
 
 int64_t ep_capacity_floor(const struct ep_capacity_policy *policy)

@@ -65,6 +65,7 @@ struct ep_capacity_rule {
     double (*rows)(const struct ep_capacity_shape *shape, double factor, double eval_fraction,
                    bool *by_need);
     enum ep_capacity_scope (*scope)(int64_t top_k); /* NULL = per source */
+    bool (*uses_factor)(int64_t top_k, double eval_fraction); /* NULL = always */
 };
 
 /** Everything that decides what is kept. Make with ep_capacity_policy_default, then change. */
@@ -130,6 +131,9 @@ static inline bool ep_capacity_is_set(const struct ep_capacity_policy *policy)
  * there is neither. */
 double ep_capacity_factor(const struct ep_capacity_policy *policy);
 int64_t ep_capacity_floor(const struct ep_capacity_policy *policy);
+
+/** False where the policy's rule computes its rows without a factor: gshard, fairseq at k = 2. */
+bool ep_capacity_uses_factor(const struct ep_capacity_policy *policy, int64_t top_k);
 
 /** "drop", "next", "expert:ID" of a policy, into text [size] (32 is enough); returns text. */
 const char *ep_overflow_text(const struct ep_capacity_policy *policy, char *text, size_t size);

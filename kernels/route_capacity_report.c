@@ -49,9 +49,13 @@ static void print_rule(const struct ep_route_capacity *c, FILE *out)
                                                         : "expert, of all ranks together",
             ep_capacity_describe(&c->policy, text, sizeof text));
     if (c->policy.rule != NULL) {
-        fprintf(out, "\n         T %" PRId64 ", E %" PRId64 ", k %" PRId64 ", P %" PRId64 ", cf %g",
-                c->shape.tokens, c->shape.num_experts, c->shape.top_k, c->shape.num_ranks,
-                ep_capacity_factor(&c->policy));
+        fprintf(out, "\n         T %" PRId64 ", E %" PRId64 ", k %" PRId64 ", P %" PRId64,
+                c->shape.tokens, c->shape.num_experts, c->shape.top_k, c->shape.num_ranks);
+        if (ep_capacity_uses_factor(&c->policy, c->shape.top_k)) {
+            fprintf(out, ", cf %g", ep_capacity_factor(&c->policy));
+        } else if (!isnan(c->policy.factor)) {
+            fprintf(out, "; cf %g is not used by this rule", c->policy.factor);
+        }
         if (ep_capacity_floor(&c->policy) > 0) {
             fprintf(out, ", floor %" PRId64, ep_capacity_floor(&c->policy));
         }
@@ -188,7 +192,9 @@ static enum ep_status set_rule(const struct ep_route_capacity *c, json_t *one)
     EP_TRY(ep_json_set(one, "formula", text_or_null(ruled ? p->rule->formula : NULL)));
     EP_TRY(ep_json_set(one, "source", text_or_null(ruled ? p->rule->source : NULL)));
     EP_TRY(ep_json_set(one, "recalled", ruled ? json_boolean(p->rule->recalled) : json_null()));
-    EP_TRY(ep_json_set(one, "factor", ep_json_real(ep_capacity_factor(p))));
+    const bool uses_factor = ep_capacity_uses_factor(p, c->shape.top_k);
+    EP_TRY(ep_json_set(one, "factor",
+                       ep_json_real(uses_factor ? ep_capacity_factor(p) : (double)NAN)));
     EP_TRY(ep_json_set(one, "min_capacity", json_integer(ep_capacity_floor(p))));
     EP_TRY(ep_json_set(one, "capacity", json_integer(c->capacity.rows)));
     EP_TRY(ep_json_set(one, "capacity_per", json_string(per_source ? "source" : "expert")));

@@ -87,6 +87,10 @@ fi
 ranks 2 comm --style deepspeed --experts 8 --top-k 2 --tokens 8 $quick -o style >out 2>err || fail "deepspeed failed"
 [ "$(key style transport) $(key style drop) $(key style capacity)" = '"alltoall" "choice" 4' ] || fail "deepspeed"
 has err 'beyond: '
+ranks 2 comm --capacity-rule gshard --capacity-factor 3 --experts 8 --top-k 2 --tokens 8 $quick -o unused >out 2>err ||
+    fail "gshard failed"
+has err 'rule gshard uses no --capacity-factor'
+[ "$(key unused capacity_factor) $(key unused capacity)" = 'null 2' ] || fail "gshard took the factor"
 ranks 2 comm --style megatron --experts 8 --top-k 2 --tokens 8 $quick -o dropless >out 2>err || fail "megatron failed"
 [ "$(key dropless capacity_rule)" = null ] || fail "megatron without a factor is dropless"
 
@@ -152,6 +156,8 @@ ranks 2 comm --style switch --experts 8 --tokens 20 --skew zipf:1,trace:sample -
     fail "a trace of top-6 is no switch"
 ranks 2 comm --style switch --experts 8 --tokens 20 --skew zipf:1,hot:1.5 $quick -o own >out 2>err || fail "switch failed"
 [ "$(key own top_k)" = 1 ] || fail "a switch has top-1"
+has err 'tokens that follow hot:1.5 have no logits'
+has own/run.json 'style-router'
 [ "$(key own router | tr '\n' ' ')" = '"switch:0.01" null ' ] || fail "hot:1.5 has no logits"
 refused 'did you mean' comm --router sofmax --experts 8 --top-k 2
 refused 'hot:2 cannot' comm --router softmax --experts 8 --top-k 2 --skew hot:2

@@ -171,6 +171,15 @@ static void test_scope(void **state)
 static void test_defaults(void **state)
 {
     (void)state;
+    struct ep_capacity_policy policy = ep_capacity_policy_default(rule_of("fairseq"), 1);
+    assert_true(ep_capacity_uses_factor(&policy, 1));
+    assert_false(ep_capacity_uses_factor(&policy, 2));
+    policy.eval_fraction = 0.25;
+    assert_false(ep_capacity_uses_factor(&policy, 1));
+    policy = ep_capacity_policy_default(rule_of("gshard"), 2);
+    assert_false(ep_capacity_uses_factor(&policy, 2));
+    policy = ep_capacity_policy_default(rule_of("tutel"), 2);
+    assert_true(ep_capacity_uses_factor(&policy, 2));
     assert_int_equal(ep_capacity_policy_default(rule_of("megatron"), 8).drop, EP_DROP_PROB);
     assert_int_equal(ep_capacity_policy_default(rule_of("deepspeed"), 1).drop, EP_DROP_RANDOM);
     assert_int_equal(ep_capacity_policy_default(rule_of("deepspeed"), 2).drop, EP_DROP_CHOICE);
