@@ -100,22 +100,7 @@ static int64_t max_i64(int64_t a, int64_t b)
 }
 
 /* Rows that the fullest rank sends and receives, own ones included. */
-static void fill_buffers(const struct ep_traffic *t, struct ep_route_buffers *buffers)
-{
-    *buffers = (struct ep_route_buffers){0};
-    for (int64_t i = 0; i < t->num_ranks; i++) {
-        int64_t out = 0;
-        int64_t in = 0;
-        for (int64_t j = 0; j < t->num_ranks; j++) {
-            out += t->copies[i * t->num_ranks + j];
-            in += t->copies[j * t->num_ranks + i];
-        }
-        buffers->send_rows = max_i64(buffers->send_rows, out);
-        buffers->receive_rows = max_i64(buffers->receive_rows, in);
-    }
-}
-
-static void fill_whole(const struct ep_traffic_sums *sums, struct ep_route_buffers *buffers)
+static void fill_buffers(const struct ep_traffic_sums *sums, struct ep_route_buffers *buffers)
 {
     *buffers = (struct ep_route_buffers){0};
     for (int64_t i = 0; i < sums->num_ranks; i++) {
@@ -159,58 +144,76 @@ static void fill_padding(const struct ep_route_case *r, const struct ep_dropping
     }
 }
 
-static enum ep_status measure(const struct ep_route_case *r, const struct ep_traffic *t,
+/* What is sent, counted by many threads: each source counts what was dropped of it apart. */
+struct sent {
+    const struct ep_dropping *dropping;
+    struct ep_capacity_counts *counts; /* [num_sources] */
+};
+
+static enum ep_status fetch_sent(const void *context, int64_t rank, struct ep_routing *routing)
+{
+    const struct sent *sent = context;
+    return ep_dropping_generate(sent->dropping, rank, false, routing, &sent->counts[rank]);
+}
+
+static void add_counts(const struct ep_capacity_counts *from, struct ep_capacity_counts *to)
+{
+    to->tokens += from->tokens;
+    to->asked += from->asked;
+    to->kept += from->kept;
+    to->rerouted += from->rerouted;
+    to->dropped += from->dropped;
+    to->tokens_dropped += from->tokens_dropped;
+    to->tokens_lost += from->tokens_lost;
+}
+
+static enum ep_status measure(const struct ep_route_case *r, const struct ep_traffic_sums *sums,
                               struct ep_route_capacity *c)
 {
-    enum ep_status status = EP_OK;
-    const int64_t num_ranks = t->num_ranks;
-    int64_t *rows = malloc((size_t)(num_ranks * num_ranks) * sizeof *rows);
-    if (rows == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for a matrix of %" PRId64 " ranks", num_ranks);
-    }
+    enum ep_status status;
     for (int m = 0; m < EP_ROUTE_NUM_MATRICES; m++) {
-        if (m == EP_ROUTE_FAN_OUT) {
-            ep_traffic_fill_fan_out(t, rows);
-        } else {
-            ep_traffic_fill_rows(t, (enum ep_basis)m, rows);
-        }
-        ep_traffic_sum(rows, num_ranks, &c->rows[m]);
+        c->rows[m] = ep_traffic_sums_totals(sums, m);
     }
-    EP_TRY(ep_imbalance_measure(t->expert_copies, r->num_experts, &c->imbalance[0]));
-    ep_traffic_fill_loads(t, rows);
-    EP_TRY(ep_imbalance_measure(rows, num_ranks, &c->imbalance[1]));
-    fill_buffers(t, &c->bounded);
-    fill_whole(&r->sums, &c->whole);
+    fill_buffers(sums, &c->bounded);
+    fill_buffers(&r->sums, &c->whole);
+    EP_TRY(ep_imbalance_measure(sums->expert_copies, r->num_experts, &c->imbalance[0]));
+    status = ep_imbalance_measure(sums->received, sums->num_ranks, &c->imbalance[1]);
 out:
-    free(rows);
     return status;
 }
 
 static enum ep_status apply(const struct ep_route_case *r, const struct ep_dropping_input *input,
                             struct ep_route_capacity *c)
 {
-    enum ep_status status = EP_OK;
+    enum ep_status status;
     struct ep_dropping *dropping = NULL;
-    struct ep_traffic traffic = {0};
+    struct ep_traffic_sums sums = {0};
+    const struct ep_traffic_effort effort = {.progress = NULL};
+    struct ep_capacity_counts *counts = calloc((size_t)input->num_sources, sizeof *counts);
+    if (counts == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " sources", input->num_sources);
+    }
     EP_TRY(ep_dropping_create(input, &c->policy, &dropping));
     c->capacity = *ep_dropping_capacity(dropping);
     c->shape = input->shape;
     if (ep_dropping_id(dropping) != NULL) {
         snprintf(c->id, sizeof c->id, "%s", ep_dropping_id(dropping));
     }
-    EP_TRY(ep_traffic_init(&r->placement, r->rank_node, r->num_nodes, r->input.top_k, &traffic));
-    for (int64_t source = 0; source < input->num_sources; source++) {
-        struct ep_routing routing;
-        EP_TRY(ep_dropping_generate(dropping, source, false, &routing, &c->counts));
-        status = ep_traffic_add(&traffic, source, routing.topk_idx, routing.num_tokens);
-        ep_routing_fini(&routing);
-        EP_TRY(status);
+    const struct sent sent = {dropping, counts};
+    struct ep_traffic_input all = r->input;
+    all.context = &sent;
+    all.fill = NULL;
+    all.fetch = fetch_sent;
+    EP_TRY(ep_traffic_sums_init(&r->placement, r->rank_node, r->num_nodes, &all, &effort, &sums));
+    for (int64_t i = 0; i < input->num_sources; i++) {
+        add_counts(&counts[i], &c->counts);
     }
-    EP_TRY(measure(r, &traffic, c));
+    EP_TRY(measure(r, &sums, c));
     fill_padding(r, dropping, c);
 out:
-    ep_traffic_fini(&traffic);
+    ep_traffic_sums_fini(&sums);
     ep_dropping_destroy(dropping);
+    free(counts);
     return status;
 }
 
@@ -226,11 +229,6 @@ enum ep_status ep_route_capacity_create(const struct ep_capacity_options *option
     }
     EP_TRY(ep_capacity_options_policy(options, route->top_k, route->seed, &c->policy));
     if (!ep_capacity_is_set(&c->policy)) {
-        goto out;
-    }
-    if (route->num_ranks > EP_ROUTE_MATRIX_RANKS) {
-        status = ep_error_set(EP_EINVAL, "%" PRId64 " ranks; a capacity is applied to %d at most",
-                              route->num_ranks, EP_ROUTE_MATRIX_RANKS);
         goto out;
     }
     if (c->policy.rule == NULL && c->policy.rows > 0 && c->policy.drop == EP_DROP_NONE) {

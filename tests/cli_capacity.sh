@@ -129,6 +129,9 @@ has out 'topk-softmax'
 "$EPBENCH" route --experts 8 --top-k 2 --tokens 100 --style deepep --json - >out || fail "deepep failed"
 json null capacity_rule
 has out '"transport": "hier"'
+# Any number of ranks: 16,384 of one token each, expert 0 in slots for int(1 x 1.25 / 1) = 1.
+"$EPBENCH" route --experts 1 --top-k 1 --ranks 16384 --tokens 1 --style switch --json - >out || fail "many ranks failed"
+json 16384 kept && json 0 dropped
 # The same counts as comm's records, from one process.
 "$EPBENCH" route --experts 4 --top-k 2 --ranks 2 --tokens 32 --skew khot:1:0.5 --hidden 8 \
     --capacity-rule megatron --capacity-factor 0.5 --drop random --json - >out || fail "as comm failed"

@@ -149,7 +149,6 @@ refused 'hot says which they are' --model dbrx --skew hot:2 --popularity source
 refused 'outside 0 to 7' --model dbrx --expert-ranks 8
 refused 'exclude each other' --experts 2 --top-k 1 --experts-to-ranks 0,1 --expert-ranks 0
 refused '--threads: 0 is outside' --model dbrx --threads 0
-refused 'a capacity is applied to 8192' --experts 16 --top-k 1 --ranks 16384 --tokens 1 --capacity-rule switch
 refused 'wants logits' --experts 8 --top-k 1 --router switch --masked 0.5
 refused '--layer is for --assignments' --model dbrx --layer 1
 refused '--skew cannot be given' $plain --skew uniform
