@@ -251,6 +251,20 @@ void ep_place_judgement_fini(struct ep_place_judgement *judgement)
     *judgement = (struct ep_place_judgement){0};
 }
 
+double ep_place_block_max_over_mean(const struct ep_place_judgement *j)
+{
+    const int64_t num_ranks = j->shape.num_ranks;
+    double busiest = 0;
+    double all = 0;
+    for (int64_t b = 0; b < j->num_blocks; b++) {
+        busiest += ep_place_max(j->block_load + b * num_ranks, num_ranks);
+    }
+    for (int64_t r = 0; r < num_ranks; r++) {
+        all += j->rank_load[r];
+    }
+    return all > 0 ? busiest * (double)num_ranks / all : (double)NAN;
+}
+
 /* --- comparing ----------------------------------------------------------------------------- */
 
 enum measure { MAX_OVER_MEAN, REMOTE_ROWS, CROSS_ROWS, NUM_MEASURES };

@@ -49,6 +49,10 @@ EP_MUST_CHECK enum ep_status ep_place_judge(const struct ep_place_shape *shape,
                                             struct ep_place_judgement *judgement);
 void ep_place_judgement_fini(struct ep_place_judgement *judgement);
 
+/** Load of the busiest rank of each block, summed, over the mean load summed: how uneven ranks are
+ * where they wait for each other after every block, and not once in all. NaN without load. */
+double ep_place_block_max_over_mean(const struct ep_place_judgement *judgement);
+
 /** A value with a 95 % interval; low and high are NaN where there is none. */
 struct ep_place_interval {
     double value;

@@ -69,6 +69,7 @@ static void add_part(const struct ep_place_case *run, const struct ep_place_part
     char text[32];
     add_number(table, "%.4f", ep_place_max_over_mean(j->rank_load, run->shape.num_ranks));
     add_number(table, "%.4f", ep_place_max_over_mean(j->node_load, run->shape.num_nodes));
+    add_number(table, "%.4f", ep_place_block_max_over_mean(j));
     ep_table_add(table, "%.3f", (double)j->rows[EP_BASIS_RANK].total / tokens);
     ep_table_add(table, "%.3f", (double)j->rows[EP_BASIS_NODE].total / tokens);
     const int64_t rows[] = {j->rows[EP_BASIS_COPIES].remote, j->rows[EP_BASIS_RANK].remote,
@@ -81,11 +82,11 @@ static void add_part(const struct ep_place_case *run, const struct ep_place_part
 
 static enum ep_status print_parts(const struct ep_place_case *run, bool held_out, FILE *out)
 {
-    static const char *const headers[] = {"policy",         "rank max/mean", "node max/mean",
+    static const char *const headers[] = {"policy",         "rank max/mean", "node max/mean", "by blocks",
                                           "ranks/token",    "nodes/token",   "copies out",
                                           "rank-dedup out", "cross-node"};
     struct ep_table *table = NULL;
-    enum ep_status status = ep_table_create(headers, 8, &table);
+    enum ep_status status = ep_table_create(headers, 9, &table);
     if (status != EP_OK) {
         return status;
     }
@@ -376,6 +377,8 @@ static enum ep_status set_part(const struct ep_place_case *run,
     EP_TRY(ep_json_set(object, "tokens", json_integer(j->num_tokens)));
     EP_TRY(ep_json_set(object, "blocks", json_integer(j->num_blocks)));
     EP_TRY(set_loads(&run->shape, j->rank_load, j->node_load, object));
+    EP_TRY(ep_json_set(object, "block_max_over_mean",
+                       ep_json_real(ep_place_block_max_over_mean(j))));
     EP_TRY(
         ep_json_set(object, "rank_received", ep_json_i64_array(j->received, run->shape.num_ranks)));
     EP_TRY(set_bytes(j, run->row_bytes, object));

@@ -44,6 +44,7 @@ static void test_judge_by_hand(void **state)
     CHECK_NEAR(j.block_load[0], 3, 0);
     CHECK_NEAR(j.block_load[1], 1, 0);
     CHECK_NEAR(j.block_load[2], 2, 0);
+    CHECK_NEAR(ep_place_block_max_over_mean(&j), (3.0 + 2.0) / (2.0 + 2.0), 1e-15);
     assert_int_equal(j.block_remote_rows[0], 1);
     assert_int_equal(j.block_remote_rows[1], 1);
     assert_int_equal(j.block_cross_rows[1], 1);
