@@ -32,8 +32,8 @@ struct ep_skew {
  *  nearest is named) or a bad parameter. */
 EP_MUST_CHECK enum ep_status ep_skew_create(const char *text, struct ep_skew **skew);
 
-/** The same with what --layer and --trace-format say of traces and counts; NULL = nothing. A layer
- *  that counts becomes part of the skew's text ("trace:FILE@3"), so that records tell layers apart.
+/** The same with what --layer and --trace-format say of traces and counts; NULL = nothing. What
+ *  they choose becomes part of the skew's text ("trace:esft:6:FILE@3"), so that records say it all.
  *  Other skews take no notice. */
 EP_MUST_CHECK enum ep_status ep_skew_create_with(const char *text,
                                                  const struct ep_trace_options *trace_options,

@@ -8,21 +8,26 @@
 #include "kernels/sample.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A layer that --layer chose is said in the text, as FILE@LAYER would. */
-static enum ep_status add_layer(struct ep_skew *skew)
+/* What --layer and --trace-format chose is said in the text, as [FORMAT:]FILE[@LAYER] would. */
+static enum ep_status name_choices(const char *spec, struct ep_skew *skew)
 {
     const struct ep_trace_options *given = skew->trace_options;
-    if (given == NULL || given->layer < 0) {
+    char layer[24] = "";
+    if (given == NULL) {
         return EP_OK;
     }
-    const char *at = strrchr(skew->text, '@');
-    if (at != NULL && at[1] != '\0' && at[1 + strspn(at + 1, "0123456789")] == '\0') {
-        return EP_OK;
+    const char *at = strrchr(spec, '@');
+    const bool named = at != NULL && at[1] != '\0' && at[1 + strspn(at + 1, "0123456789")] == '\0';
+    if (given->layer >= 0 && given->layer == skew->trace->layer && !named) {
+        snprintf(layer, sizeof layer, "@%" PRId64, given->layer);
     }
-    char *text = ep_format_new("%s@%" PRId64, skew->text, given->layer);
+    const bool forced = given->format != NULL && !ep_trace_names_format(spec);
+    char *text = forced ? ep_format_new("trace:%s:%s%s", given->format, spec, layer)
+                        : ep_format_new("%s%s", skew->text, layer);
     if (text == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a skew");
     }
@@ -43,7 +48,7 @@ static enum ep_status load(const char *spec, struct ep_skew *skew)
     skew->top_k = skew->trace->top_k;
     skew->more_experts =
         !counts && (skew->trace_options == NULL || skew->trace_options->num_experts == 0);
-    return add_layer(skew);
+    return name_choices(spec, skew);
 }
 
 static enum ep_status parse(const char *params, struct ep_skew *skew)

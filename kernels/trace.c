@@ -60,6 +60,11 @@ static const struct ep_trace_format *find_format(const char *text)
     return NULL;
 }
 
+bool ep_trace_names_format(const char *spec)
+{
+    return find_format(spec) != NULL && strchr(spec, ':') != NULL;
+}
+
 static enum ep_status choose_format(const struct ep_trace_options *options,
                                     struct ep_trace_source *source,
                                     const struct ep_trace_format **format)

@@ -51,6 +51,9 @@ struct ep_trace {
 EP_MUST_CHECK enum ep_status ep_trace_load(const char *spec, const struct ep_trace_options *options,
                                            struct ep_trace **trace);
 
+/** Does `spec` open with FORMAT: ? */
+bool ep_trace_names_format(const char *spec);
+
 /** The same from `length` bytes in memory (gzip or not), called `name` in messages. */
 EP_MUST_CHECK enum ep_status ep_trace_load_text(const char *name, const char *text, size_t length,
                                                 const struct ep_trace_options *options,

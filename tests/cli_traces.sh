@@ -39,6 +39,10 @@ for file in megatron.jsonl log.jsonl t.csv esft.txt; do
 done
 "$EPBENCH" route --skew trace:log.jsonl --layer 3 --tokens 1 --ranks 2 --json - >out 2>err
 has out '"skew": "trace:log.jsonl@3"'
+"$EPBENCH" route --skew trace:t.csv --layer 4 --trace-format csv --tokens 1 --ranks 2 --json - >out 2>err
+has out '"skew": "trace:csv:t.csv@4"'
+"$EPBENCH" route --skew trace:log.jsonl@3 --layer 4 --tokens 1 --ranks 2 --json - >out 2>err
+has out '"skew": "trace:log.jsonl@3"'
 refused 'log.jsonl: has layers 3 and 4; choose one' route --skew trace:log.jsonl --ranks 2
 refused 'megatron.jsonl: has no token of layer 5; it has layers 3 and 4' route \
     --assignments megatron.jsonl --layer 5 --ranks 2

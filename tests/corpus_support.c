@@ -80,7 +80,8 @@ const char *fuzz_write_file(const char *name, const uint8_t *data, size_t size,
                             const char **directory)
 {
     if (scratch[0] == '\0') {
-        snprintf(scratch, sizeof scratch, "/tmp/epbench-fuzz-XXXXXX");
+        const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+        snprintf(scratch, sizeof scratch, "%s/epbench-fuzz-XXXXXX", base);
         EP_ASSERT(mkdtemp(scratch) != NULL);
         snprintf(path, sizeof path, "%s/%s", scratch, name);
         atexit(remove_scratch);
