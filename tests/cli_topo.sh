@@ -40,6 +40,24 @@ grep -q 'ConnectX-7' table
 grep -q 'host2' table
 "$EPBENCH" topo --synthetic "$synthetic" --ranks 40 | grep -q '^warning: oversubscribed: 24 of 40'
 
+# Ports: the NIC of the file is near package 0; a second one, made of the disk, near package 1.
+compact() { tr -d ' \n' <"$1"; }
+compact c.json | grep -q '"kind":"nic","direction":"in","host":0,"device":[0-9]*,"name":"ib0,mlx5_0"'
+[ "$(compact c.json | grep -o '"kind":"nic","direction"' | wc -l)" = 2 ]
+[ "$(compact c.json | grep -o '"kind":"memory"' | wc -l)" = "$(compact c.json | grep -o '"os_idx":[0-9]*,"memory_bytes"' | wc -l)" ]
+grep -q '"ports_note": null' c.json
+sed 's/0108 \[144d:a80a\] \[144d:a80a\]/0207 [15b3:1021] [15b3:1021]/; s/name="nvme0n1" osdev_type="0"/name="mlx5_1" osdev_type="3"/' \
+    "$xml" >nics.xml
+"$EPBENCH" topo --xml nics.xml --json nics.json >table
+[ "$(compact nics.json | grep -o '"kind":"nic","direction"' | wc -l)" = 4 ]
+# 8 cores, a rank on each: the first four are on package 0, the others on package 1
+compact nics.json | grep -o '"rank_to_nic":\[[^]]*' | grep -o '"rank":[0-9]*,"host":0,"device":[0-9]*,"name":"[a-z0-9_,]*"' |
+    sed 's/"rank":\([0-9]*\).*"name":"\([^"]*\)"/\1 \2/' >nearest
+awk '$2 != ($1 < 4 ? "ib0,mlx5_0" : "mlx5_1") { exit 1 } END { exit NR != 8 }' nearest ||
+    { cat nearest; exit 1; }
+grep -q '"rank_to_nic": \[\]' b.json
+grep -q '"ports_note": "no network device on PCI' b.json
+
 # this host
 "$EPBENCH" topo >table
 grep -q '^this process: bound to' table

@@ -210,6 +210,113 @@ static enum ep_status pairs_to_json(const struct ep_topo *topo, json_t *array)
     return status;
 }
 
+/* A network device of the hardware: bridges, tunnels and the like have no place on PCI. */
+static bool is_nic(const struct ep_machine_device *device)
+{
+    return device->kind == EP_DEVICE_NIC && device->busid[0] != '\0';
+}
+
+/* In and out of every NIC, and the memory of every NUMA node, host by host. */
+static enum ep_status ports_to_json(const struct ep_topo *topo, json_t *array)
+{
+    static const char *const directions[] = {"in", "out"};
+    enum ep_status status = EP_OK;
+    for (int64_t h = 0; h < topo->num_hosts; h++) {
+        const struct ep_machine *m = topo->hosts[h].machine;
+        for (int64_t d = 0; d < 2 * m->num_devices; d++) {
+            const struct ep_machine_device *nic = &m->devices[d / 2];
+            if (!is_nic(nic)) {
+                continue;
+            }
+            EP_TRY(append(array, json_pack("{s:s, s:s, s:I, s:I, s:o, s:s, s:o, s:o, s:o}", "kind",
+                                           "nic", "direction", directions[d % 2], "host",
+                                           (json_int_t)h, "device", (json_int_t)(d / 2), "name",
+                                           text_or_null(nic->name), "busid", nic->busid, "package",
+                                           index_or_null(nic->package), "numa",
+                                           index_or_null(nic->numa), "reported_bytes_per_s",
+                                           ep_json_real(nic->net_bytes_per_s))));
+        }
+        for (int64_t n = 0; n < m->num_numas; n++) {
+            EP_TRY(append(array, json_pack("{s:s, s:s, s:I, s:I, s:o}", "kind", "memory",
+                                           "direction", "shared", "host", (json_int_t)h, "numa",
+                                           (json_int_t)n, "reported_bytes_per_s", json_null())));
+        }
+    }
+out:
+    return status;
+}
+
+/* 0 = on the rank's NUMA node, 1 = on its package, 2 = elsewhere on its host, or not told. */
+static int distance_to_nic(const struct ep_topo_rank *rank, const struct ep_machine_device *nic)
+{
+    if (rank->numa >= 0 && rank->numa == nic->numa) {
+        return 0;
+    }
+    return rank->package >= 0 && rank->package == nic->package ? 1 : 2;
+}
+
+/* The nearest NIC of each rank; ranks with the same nearest ones take them by turns, in rank order. */
+static enum ep_status rank_nics_to_json(const struct ep_topo *topo, json_t *array)
+{
+    static const char *const distances[] = {"numa", "package", "host"};
+    enum ep_status status = EP_OK;
+    enum { DEVICES = 64 }; /* told apart by their turns; more share one */
+    int64_t *turns = calloc((size_t)topo->num_hosts * DEVICES + 1, sizeof *turns);
+    if (turns == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the NICs of %" PRId64 " ranks",
+                            topo->num_ranks);
+    }
+    for (int64_t r = 0; r < topo->num_ranks; r++) {
+        const struct ep_topo_rank *rank = &topo->ranks[r];
+        const struct ep_machine *m = topo->hosts[rank->host].machine;
+        int64_t first = -1, num = 0;
+        int nearest = 3;
+        for (int64_t d = 0; d < m->num_devices; d++) {
+            const int distance =
+                is_nic(&m->devices[d]) ? distance_to_nic(rank, &m->devices[d]) : 3;
+            if (distance < nearest) {
+                nearest = distance;
+                first = d;
+                num = 0;
+            }
+            num += distance == nearest && distance < 3;
+        }
+        if (num == 0) {
+            continue;
+        }
+        /* turns are counted by the first of the equal ones */
+        int64_t skip = turns[rank->host * DEVICES + first % DEVICES]++ % num;
+        int64_t chosen = first;
+        for (int64_t d = first; d < m->num_devices; d++) {
+            if (is_nic(&m->devices[d]) && distance_to_nic(rank, &m->devices[d]) == nearest &&
+                skip-- == 0) {
+                chosen = d;
+            }
+        }
+        EP_TRY(append(array, json_pack("{s:I, s:I, s:I, s:o, s:s, s:I}", "rank", (json_int_t)r,
+                                       "host", (json_int_t)rank->host, "device",
+                                       (json_int_t)chosen, "name",
+                                       text_or_null(m->devices[chosen].name), "shares",
+                                       distances[nearest], "equally_near", (json_int_t)num)));
+    }
+out:
+    free(turns);
+    return status;
+}
+
+static bool has_nic(const struct ep_topo *topo)
+{
+    for (int64_t h = 0; h < topo->num_hosts; h++) {
+        const struct ep_machine *m = topo->hosts[h].machine;
+        for (int64_t d = 0; d < m->num_devices; d++) {
+            if (is_nic(&m->devices[d])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static json_t *restrictions_to_json(const struct ep_restrictions *r)
 {
     if (r == NULL) {
@@ -299,7 +406,9 @@ enum ep_status ep_topo_to_json(const struct ep_topo *topo,
         enum ep_status (*fill)(const struct ep_topo *topo, json_t *array);
     } parts[] = {
         {"hosts", hosts_to_json},   {"machines", machines_to_json}, {"levels", levels_to_json},
-        {"ranks", ranks_to_json},   {"pairs", pairs_to_json},
+        {"ranks", ranks_to_json},   {"ports", ports_to_json},
+        {"rank_to_nic", rank_nics_to_json},
+        {"pairs", pairs_to_json},
     };
     enum ep_status status = EP_OK;
     json_t *warnings = NULL;
@@ -311,6 +420,10 @@ enum ep_status ep_topo_to_json(const struct ep_topo *topo,
         EP_TRY(ep_json_set(object, parts[p].key, array));
         EP_TRY(parts[p].fill(topo, array));
     }
+    EP_TRY(ep_json_set(object, "ports_note",
+                       has_nic(topo) ? json_null()
+                                     : json_string("no network device on PCI was seen: rank_to_nic "
+                                                   "is empty, and no port is a NIC's")));
     EP_TRY(ep_json_set(object, "restrictions", restrictions_to_json(restrictions)));
     EP_TRY(ep_topo_warnings(topo, restrictions, &warnings));
     EP_TRY(ep_json_set(object, "warnings", warnings));

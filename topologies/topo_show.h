@@ -20,7 +20,7 @@ EP_MUST_CHECK enum ep_status ep_topo_print(const struct ep_topo *topo,
  *  EP_TOPO_MAX_PAIR_RANKS ranks. */
 EP_MUST_CHECK enum ep_status ep_topo_print_pairs(const struct ep_topo *topo, FILE *out);
 
-/** The same as a new JSON object: schema, hosts, machines, levels, ranks, restrictions, warnings,
+/** The same as a new JSON object: schema, hosts, machines, levels, ranks, ports, rank_to_nic, restrictions, warnings,
  *  and `pairs` where asked for. Keys: topologies/README.md. */
 EP_MUST_CHECK enum ep_status ep_topo_to_json(const struct ep_topo *topo,
                                              const struct ep_restrictions *restrictions,
