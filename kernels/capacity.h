@@ -54,14 +54,15 @@ struct ep_capacity_rule {
     const char *source;    /* repository:file:function, or a paper */
     bool recalled;         /* the source is a paper quoted from memory */
     double default_factor; /* the system's own; NaN = it has none, a factor must be given */
-    double least_factor;   /* factors below are refused; the least itself only where it is <= 0 */
+    double least_factor;   /* smaller ones are refused */
     int64_t default_min;   /* rows, the system's own floor; 0 = none */
     int64_t only_top_k[2]; /* the range of k that the system knows; {1, 0} = any */
     bool has_eval;         /* takes an evaluation fraction */
-    enum ep_capacity_align aligns;
+    enum ep_capacity_align aligns; /* when it rounds up to --capacity-align */
     bool at_receiver;      /* drops after the dispatch: all rows cross */
     enum ep_drop drops[3]; /* its own drop policy at k = 1, 2, more */
-    /** Rows before floor and limits, a whole number; 0 with *by_need set = the largest count. */
+    /** Rows before floor and limits, a whole number. *by_need set = the largest count in its place,
+     *  with a factor < 0 no more than what is returned. */
     double (*rows)(const struct ep_capacity_shape *shape, double factor, double eval_fraction,
                    bool *by_need);
     enum ep_capacity_scope (*scope)(int64_t top_k); /* NULL = per source */

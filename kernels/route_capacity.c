@@ -183,12 +183,12 @@ out:
 }
 
 static enum ep_status apply(const struct ep_route_case *r, const struct ep_dropping_input *input,
-                            struct ep_route_capacity *c)
+                            int num_threads, struct ep_route_capacity *c)
 {
     enum ep_status status;
     struct ep_dropping *dropping = NULL;
     struct ep_traffic_sums sums = {0};
-    const struct ep_traffic_effort effort = {.progress = NULL};
+    const struct ep_traffic_effort effort = {.num_threads = num_threads};
     struct ep_capacity_counts *counts = calloc((size_t)input->num_sources, sizeof *counts);
     if (counts == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " sources", input->num_sources);
@@ -219,7 +219,8 @@ out:
 
 enum ep_status ep_route_capacity_create(const struct ep_capacity_options *options,
                                         const struct ep_route_case *route,
-                                        const int32_t *token_ranks, struct ep_route_capacity **made)
+                                        const int32_t *token_ranks, int num_threads,
+                                        struct ep_route_capacity **made)
 {
     enum ep_status status = EP_OK;
     struct file_source file = {0};
@@ -247,7 +248,7 @@ enum ep_status ep_route_capacity_create(const struct ep_capacity_options *option
     } else {
         input = ep_dropping_input_of_router(route->router);
     }
-    EP_TRY(apply(route, &input, c));
+    EP_TRY(apply(route, &input, num_threads, c));
     *made = c;
     c = NULL;
 out:

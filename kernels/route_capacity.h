@@ -34,12 +34,14 @@ struct ep_route_capacity {
 };
 
 /** Apply the options' policy to all ranks of a case that has been counted; the case keeps the whole
- *  routing. token_ranks [num_tokens] the rank of each token of an assignments file; NULL =
- * generated. *made stays NULL where no capacity was asked for. Returns EP_EINVAL as
- * ep_capacity_compute and for --capacity without --drop, EP_ENOMEM. */
+ *  routing.
+ *  token_ranks  [num_tokens] the rank of each token of an assignments file; NULL = generated
+ *  num_threads  that count; 0 = all cores
+ *  *made stays NULL where no capacity was asked for.
+ *  Returns EP_EINVAL as ep_capacity_compute and for --capacity without --drop, EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_route_capacity_create(const struct ep_capacity_options *options,
                                                       const struct ep_route_case *route,
-                                                      const int32_t *token_ranks,
+                                                      const int32_t *token_ranks, int num_threads,
                                                       struct ep_route_capacity **made);
 void ep_route_capacity_destroy(struct ep_route_capacity *capacity);
 

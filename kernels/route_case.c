@@ -518,7 +518,8 @@ enum ep_status ep_route_case_init(const struct ep_route_options *options,
     fill_plain(route);
     EP_TRY(o.min_tokens > 0 ? warn_of_batch(&o, route) : EP_OK);
     route->style = o.capacity.style;
-    EP_TRY(ep_route_capacity_create(&o.capacity, route, token_ranks, &route->capacity));
+    EP_TRY(ep_route_capacity_create(&o.capacity, route, token_ranks, (int)o.num_threads,
+                                    &route->capacity));
 out:
     free(token_ranks);
     if (status != EP_OK) {
