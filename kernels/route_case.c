@@ -532,6 +532,7 @@ void ep_route_case_fini(struct ep_route_case *route)
 {
     ep_route_capacity_destroy(route->capacity);
     ep_traffic_sums_fini(&route->sums);
+    ep_gate_source_destroy(route->gate);
     ep_router_destroy(route->router);
     ep_token_map_fini(&route->tokens);
     free(route->order);

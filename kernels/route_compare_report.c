@@ -355,6 +355,9 @@ static enum ep_status run(const struct ep_route_options *shared, const void *giv
         return ep_error_set(EP_EINVAL, "%s is for --compare",
                             input->compare.losses ? "--losses" : "--logits");
     }
+    if (shared->capacity.router != NULL) {
+        return ep_error_set(EP_EINVAL, "--router does not apply to --compare, which names routers");
+    }
     EP_TRY(ep_compare_create(shared, &input->compare, &compare));
     for (int64_t i = 0; i < compare->num_rows; i++) {
         if (compare->rows[i].is_assumed) {

@@ -274,6 +274,7 @@ static const char *find_capacity(const struct ep_capacity_options *c)
         bool given;
         const char *name;
     } all[] = {{c->style != NULL, "--style"},
+               {c->router != NULL, "--router"},
                {c->rule != NULL, "--capacity-rule"},
                {c->rows > 0, "--capacity"},
                {c->has_factor, "--capacity-factor"},

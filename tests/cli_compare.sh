@@ -83,6 +83,7 @@ refused '10 experts do not make 8 equal groups' --compare sigmoid-group --expert
 refused '--compare model: --model is needed' --compare model --experts 8
 refused "no logits have skew 'hot:2'" --compare top1 --experts 8 --skew hot:2
 refused '--router does not apply' --compare top1 --experts 8 --router top1
+refused '--router does not apply to --compare' --compare top1 --experts 8 --router top2
 refused '--logits is for --compare' --logits L.csv
 refused '--skew cannot be given with --logits' --compare top1 --logits L.csv --skew uniform
 refused 'L.csv: 2 experts; 4 expected' --compare top1 --logits L.csv --experts 4
