@@ -60,7 +60,7 @@ extern const struct ep_gate_policy ep_gate_expert_choice, ep_gate_hash, ep_gate_
 
 enum {
     EP_GATE_BLOCK = 16, /* experts */
-    EP_GATE_TILE = 8,   /* rows */
+    EP_GATE_TILE = 4,   /* rows */
     EP_GATE_CHUNK = 64, /* rows of one call of the kernels */
     EP_GATE_FAST_TOP_K = 16,
     EP_GATE_FAST_GROUPS = 16
