@@ -254,6 +254,7 @@ void ep_gbench::RunCase(Case &one, benchmark::State &state)
     one.samples_s.push_back((end - start) / iterations);
     SetRate(state, "flops_per_s", one.hooks.flops);
     SetRate(state, "bytes_per_s", one.hooks.bytes);
+    SetRate(state, "pairs_per_s", one.hooks.items);
     one.calls++;
     if (one.begun && one.calls >= planned) {
         const int64_t num = status == EP_OK ? static_cast<int64_t>(one.samples_s.size()) : 0;

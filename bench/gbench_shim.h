@@ -20,6 +20,7 @@ struct ep_gbench_case {
     int64_t iterations; /* of `run` in one sample, >= 1; fixed, so that ranks agree */
     double flops;       /* of one call of run on all active ranks; 0 = no such counter */
     double bytes;       /* moved by one call on all active ranks; 0 = none */
+    double items;       /* (token, expert) pairs of one call on all active ranks; 0 = none */
     enum ep_status (*begin)(void *ctx);
     /* `local` is this rank's status so far; returns what all ranks agree on. NULL = one rank. */
     enum ep_status (*sync)(void *ctx, enum ep_status local);

@@ -20,6 +20,21 @@ struct ep_kernels_slot {
 
 struct ep_kernels_case;
 
+/** A benchmark of routing; the shape is in kernels_route.c. */
+struct ep_kernels_route {
+    const char *what; /* "generate" or "count" */
+    const char *skew;
+    bool counts;
+    int64_t num_tokens; /* of one run */
+    double guess_s;     /* of one run, about */
+};
+
+/** All of them, ended by one without a name. */
+extern const struct ep_kernels_route ep_kernels_routes[];
+
+/** (token, expert) pairs of one run. */
+double ep_kernels_route_pairs(const struct ep_kernels_route *route);
+
 /** A kind of case. Hooks run on the active ranks only. */
 struct ep_kernels_kind {
     /* Make bench->slot.object what the case needs, run once to warm up, and check the result. */
@@ -49,6 +64,8 @@ struct ep_kernels_case {
     int64_t num_experts;
     bool is_w2;
     bool is_unpermute;
+    const struct ep_kernels_route *route;
+    double items; /* of one run on one rank: (token, expert) pairs; 0 = does not count */
     const struct ep_peak_loop *loop;
     const struct ep_stream_loop *stream;
     int64_t size_bytes;
@@ -59,6 +76,7 @@ struct ep_kernels_case {
 extern const struct ep_kernels_kind ep_kernels_gemm_kind;
 extern const struct ep_kernels_kind ep_kernels_ffn_kind;
 extern const struct ep_kernels_kind ep_kernels_permute_kind;
+extern const struct ep_kernels_kind ep_kernels_route_kind;
 extern const struct ep_kernels_kind ep_kernels_peak_kind;
 extern const struct ep_kernels_kind ep_kernels_stream_kind;
 

@@ -142,7 +142,9 @@ static int64_t choose_iterations(const struct ep_kernels_case *one)
     const double calls = one->backend == NULL     ? 0
                          : one->num_experts > 0 ? 2 * (double)one->num_experts
                                                 : 1;
-    const double guess_s = one->flops / 1e11 + one->bytes / 2e10 + calls * 2e-6;
+    const double guess_s = one->route != NULL
+                               ? one->route->guess_s
+                               : one->flops / 1e11 + one->bytes / 2e10 + calls * 2e-6;
     const double wanted = 2e-3 / guess_s;
     return wanted < 1.0 ? 1 : wanted > 1e6 ? 1000000 : (int64_t)wanted;
 }
@@ -176,6 +178,7 @@ static enum ep_status add_cases(struct ep_kernels_cases *cases, const struct ep_
                                              .iterations = one->iterations,
                                              .flops = one->flops * (double)ranks,
                                              .bytes = one->bytes * (double)ranks,
+                                             .items = one->items * (double)ranks,
                                              .begin = begin,
                                              .sync = sync_ranks,
                                              .run = run,
@@ -295,6 +298,21 @@ static enum ep_status add_peaks(struct ep_kernels_cases *cases)
     return EP_OK;
 }
 
+static enum ep_status add_routes(struct ep_kernels_cases *cases)
+{
+    for (const struct ep_kernels_route *r = ep_kernels_routes; r->what != NULL; r++) {
+        char name[96];
+        const struct ep_kernels_case like = {
+            .kind = &ep_kernels_route_kind, .route = r, .items = ep_kernels_route_pairs(r)};
+        snprintf(name, sizeof name, "route/%s/%s", r->what, r->skew);
+        const enum ep_status status = add_cases(cases, &like, name, name);
+        if (status != EP_OK) {
+            return status;
+        }
+    }
+    return EP_OK;
+}
+
 static enum ep_status add_streams(struct ep_kernels_cases *cases)
 {
     /* the last one is beyond any cache: as cold as the weights */
@@ -363,6 +381,7 @@ enum ep_status ep_kernels_cases_create(struct ep_session *session,
     made->bench = bench;
     EP_TRY(add_peaks(made));
     EP_TRY(add_streams(made));
+    EP_TRY(add_routes(made));
     for (int64_t s = 0; s < grid->num_shapes; s++) {
         for (int64_t d = 0; d < grid->num_dtypes; d++) {
             EP_TRY(add_permutes(made, &grid->shapes[s], grid->dtypes[d]));

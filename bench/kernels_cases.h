@@ -18,6 +18,7 @@ struct ep_kernels_case;
  *    gemm/BACKEND/DTYPE/MODEL/w13|w2/tokens:M/ranks:R
  *    ffn/BACKEND/DTYPE/MODEL/experts:G/tokens:M/ranks:R
  *    permute|unpermute/DTYPE/MODEL/tokens:M/ranks:R
+ *    route/generate|count/SKEW/ranks:R
  *    peak/LOOP/ranks:R, membw/LOOP/SIZE/ranks:R, copy/LOOP/SIZE/ranks:R
  *  and register them. Nothing is allocated until a case runs. The grid is borrowed until destroy.
  *  Back ends that are not available are left out with a warning. Without shapes there are only peaks and

@@ -248,6 +248,7 @@ struct ep_record {
     int64_t working_set_bytes; /* of one rank */
     double moved_bytes; /* read plus written per sample, all active ranks */
     double flops_per_s;
+    double pairs_per_s; /* (token, expert) pairs routed or counted */
     struct ep_record_gemm gemm;
 };
 

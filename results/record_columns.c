@@ -227,6 +227,7 @@ static const struct ep_column record_columns[] = {
     {"working_set_bytes", EP_COLUMN_I64, KERNELS, 0, F(working_set_bytes)},
     {"moved_bytes", EP_COLUMN_F64, KERNELS, 0, F(moved_bytes)},
     {"flops_per_s", EP_COLUMN_F64, KERNELS, 0, F(flops_per_s)},
+    {"pairs_per_s", EP_COLUMN_F64, KERNELS, 0, F(pairs_per_s)},
     {"gemm", EP_COLUMN_OBJECT, KERNELS, 0, PART(gemm, gemm_columns)},
     {.name = NULL},
 };

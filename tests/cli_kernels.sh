@@ -45,6 +45,12 @@ grep -q '"flops": *18432' run/records.jsonl
 for name in ffn/ permute/ unpermute/ peak/ membw/ copy/; do
     grep -q "^\"$name" all.csv || { echo "no $name"; cat all.csv; exit 1; }
 done
+# Routing: two generators and two counts, on one rank and on both; pairs are all ranks'.
+"$EPBENCH" kernels -n 2 $tiny --backends default --benchmark_repetitions=1 \
+    --benchmark_filter='^route/' --benchmark_format=json -o routes >route.json
+[ "$(grep -c '"pairs_per_s": *[1-9]' route.json)" = 8 ]
+[ "$(grep -c '"kernel": *"route-generate"' routes/records.jsonl)" = 4 ]
+[ "$(grep -c '"pairs_per_s": *[1-9]' routes/records.jsonl)" = 8 ]
 "$EPBENCH" kernels -n 2 $tiny --benchmark_list_tests=true --benchmark_filter=gemm/ref --backends ref \
     >list
 [ "$(wc -l <list)" = 16 ]
