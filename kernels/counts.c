@@ -127,6 +127,21 @@ out:
     return status;
 }
 
+static enum ep_status refuse_again(const struct ep_csv *csv, const struct table_row *row,
+                                   const struct ep_counts *c)
+{
+    for (int64_t i = 0; i < c->num_cells; i++) {
+        const struct ep_counts_cell *cell = &c->cells[i];
+        if (cell->model == row->model && cell->domain == row->domain &&
+            cell->layer == row->layer) {
+            return ep_error_set(EP_EINVAL, "%s:%" PRId64 ": layer %" PRId64 " of %s, %s comes again;"
+                                " its rows must stand together", csv->name, csv->line, row->layer,
+                                c->models[row->model].name, c->domains[row->domain]);
+        }
+    }
+    return EP_OK;
+}
+
 /* A cell begins at expert 0 and goes on expert by expert. */
 static enum ep_status add_count(const struct ep_csv *csv, const struct table_row *row,
                                 struct ep_counts *c, int64_t *num)
@@ -139,6 +154,10 @@ static enum ep_status add_count(const struct ep_csv *csv, const struct table_row
                             csv->name, csv->line, row->expert, same ? *num : 0);
     }
     if (!same) {
+        const enum ep_status status = refuse_again(csv, row, c);
+        if (status != EP_OK) {
+            return status;
+        }
         struct ep_counts_cell *cells = grow(c->cells, c->num_cells, sizeof *cells);
         if (cells == NULL) {
             return ep_error_set(EP_ENOMEM, "no memory for counts");

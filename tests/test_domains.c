@@ -86,6 +86,8 @@ static void test_refused(void **state)
         {HEADER "m,2,a,0,0,5,1\nm,2,a,0,2,5,1\n", "t:3: expert 2; 1 expected"},
         {HEADER "m,2,a,0,0,5,1\nm,2,a,0,1,5,1\nm,2,b,0,0,5,1\n", "1 experts of m"},
         {HEADER "m,2,a,0,0,5,1\nm,3,a,0,1,5,1\n", "t:3: top_k 3; 2 expected"},
+        {HEADER "m,2,a,0,0,5,1\nm,2,b,0,0,5,1\nm,2,a,0,0,5,1\n",
+         "t:4: layer 0 of m, a comes again"},
         {HEADER "m,2,a,0,0,-5,1\n", "t:2: column 'count_topk'"},
         {HEADER "m,2,a,0,0,nan,1\n", "t:2: column 'count_topk'"},
         {HEADER "m,2,a,0,0\n", "t:2: has 5 fields"},
