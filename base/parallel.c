@@ -43,11 +43,22 @@ static void keep_failure(struct shared *shared, enum ep_status status)
     atomic_store(&shared->next, shared->num_items);
 }
 
+/* Once for each hundredth that is done. */
+static void tell(const struct shared *shared, int64_t num_done, int64_t *told)
+{
+    const int64_t hundredths = 100 * num_done / shared->num_items;
+    if (shared->loop->progress != NULL && hundredths > *told && num_done < shared->num_items) {
+        shared->loop->progress(shared->loop->context, num_done, shared->num_items);
+        *told = hundredths;
+    }
+}
+
 static void *work(void *argument)
 {
     const struct worker *worker = argument;
     struct shared *shared = worker->shared;
     const struct ep_parallel *loop = shared->loop;
+    int64_t told = 0;
     for (;;) {
         const int64_t item = atomic_fetch_add(&shared->next, 1);
         if (item >= shared->num_items) {
@@ -59,8 +70,8 @@ static void *work(void *argument)
             return NULL;
         }
         const int64_t num_done = atomic_fetch_add(&shared->num_done, 1) + 1;
-        if (worker->thread == 0 && loop->progress != NULL) {
-            loop->progress(loop->context, num_done, shared->num_items);
+        if (worker->thread == 0) {
+            tell(shared, num_done, &told);
         }
     }
 }
@@ -89,5 +100,8 @@ enum ep_status ep_parallel_run(const struct ep_parallel *loop, int64_t num_items
     }
     pthread_mutex_destroy(&shared.lock);
     free(workers);
+    if (loop->progress != NULL) { /* the last word, after a failure too */
+        loop->progress(loop->context, num_items, num_items);
+    }
     return shared.status == EP_OK ? EP_OK : ep_error_set(shared.status, "%s", shared.text);
 }

@@ -16,7 +16,8 @@ struct ep_parallel {
     /** Do one item. thread: 0 to num_threads - 1, for scratch of its own. A failure ends the loop.
      */
     enum ep_status (*body)(void *context, int thread, int64_t item);
-    /** Called by the calling thread now and then, with the items done so far; NULL = nobody. */
+    /** Called by the calling thread, with the items done so far, as another hundredth of them is
+     * done, and with all of them at the end, even where it failed before; NULL = nobody. */
     void (*progress)(void *context, int64_t num_done, int64_t num_items);
 };
 

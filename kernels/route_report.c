@@ -34,13 +34,12 @@ static const struct {
 
 void ep_route_show_progress(int64_t num_done, int64_t num_ranks)
 {
-    const int64_t step = num_ranks / 100 + 1;
-    if ((num_done % step != 0 && num_done < num_ranks) || isatty(STDERR_FILENO) == 0) {
-        return;
+    if (isatty(STDERR_FILENO) != 0 && num_done < num_ranks) {
+        fprintf(stderr, "\rcounted %" PRId64 " %% of %" PRId64 " ranks", 100 * num_done / num_ranks,
+                num_ranks);
+    } else if (isatty(STDERR_FILENO) != 0) {
+        fprintf(stderr, "\r\033[K");
     }
-    fprintf(stderr, "\rcounted %" PRId64 " %% of %" PRId64 " ranks", 100 * num_done / num_ranks,
-            num_ranks);
-    fprintf(stderr, num_done == num_ranks ? "\r\033[K" : "");
 }
 
 /* --- tables ------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ struct ep_traffic_sums {
 /** Who counts, and who is told. */
 struct ep_traffic_effort {
     int num_threads; /* 0 = all cores, where there is enough to do */
-    /** Called now and then with ranks done so far; NULL = nobody. */
+    /** As in struct ep_parallel: ranks done so far, all of them at the end; NULL = nobody. */
     void (*progress)(int64_t num_done, int64_t num_ranks);
 };
 

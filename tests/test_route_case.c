@@ -3,8 +3,9 @@
  */
 #include "tests/check.h"
 
-#include "kernels/route_case.h"
+#include "kernels/route_mode.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static struct ep_route_options make_options(const char *skew)
@@ -89,9 +90,43 @@ static void test_refused(void **state)
     CHECK_FAILS(ep_route_case_init(&o, &route), EP_EINVAL, "8 experts");
 }
 
+/* The table of names says what the parser takes, option by option; no name is there twice. */
+static void test_tables(void **state)
+{
+    (void)state;
+    int num = 0;
+    for (const struct argp_option *o = ep_route_argp.options; o->name != NULL || o->doc != NULL;
+         o++) {
+        if (o->name == NULL || (o->flags & OPTION_ALIAS) != 0) {
+            continue;
+        }
+        const char *name = ep_route_option_name((enum ep_route_option)(o->key - 256));
+        assert_string_equal(name + 2, o->name);
+        num++;
+    }
+    assert_int_equal(num, EP_ROUTE_CAPACITY); /* all but what stands for the child's */
+    for (int i = 0; ep_route_mode_get(i) != NULL; i++) {
+        const struct ep_route_mode *mode = ep_route_mode_get(i);
+        const struct argp_option *o = mode->argp->options;
+        while (o->name == NULL || strcmp(o->name, mode->name + 2) != 0) {
+            assert_true(o->name != NULL ||
+                        o->doc != NULL); /* a mode has the option it is named for */
+            o++;
+        }
+        char *nothing = calloc(1, mode->options_size);
+        assert_false(mode->asked(nothing));
+        free(nothing);
+    }
+    for (int i = 0; ep_route_section_get(i) != NULL; i++) {
+        assert_true(ep_route_section_get(i)->options_size > 0);
+        assert_non_null(ep_route_section_get(i)->make);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tables),
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_warns_of_few_tokens),
         cmocka_unit_test(test_refused),
