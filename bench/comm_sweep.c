@@ -144,6 +144,17 @@ static enum ep_status parse_combine_dtype(struct ep_comm_sweep *s)
     return status;
 }
 
+/* Told before MPI starts and a directory is made. */
+static enum ep_status check_any_token(const struct numbers *tokens_per_rank)
+{
+    for (int64_t i = 0; i < tokens_per_rank->num; i++) {
+        if (tokens_per_rank->items[i] > 0) {
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--tokens-per-rank: no rank has a token; at least one is expected");
+}
+
 static enum ep_status parse_shape(struct ep_comm_sweep *s)
 {
     enum ep_status status = EP_OK;
@@ -160,6 +171,7 @@ static enum ep_status parse_shape(struct ep_comm_sweep *s)
     if (o->tokens_per_rank != NULL) {
         EP_TRY(parse_numbers(o->tokens_per_rank, "--tokens-per-rank", 0, MAX_TOKENS,
                              &s->tokens_per_rank));
+        EP_TRY(check_any_token(&s->tokens_per_rank));
         s->tokens = (struct numbers){{0}, 1};
     }
     if (o->hidden != NULL || s->model == NULL) {

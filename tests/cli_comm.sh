@@ -94,7 +94,8 @@ refused 2 'contradicts trace:sample' comm --experts 16 --skew trace:sample
 refused 2 'cannot be opened' comm --skew trace:/nonexistent.csv
 refused 2 'exists already' comm -n 1 -o run
 refused 3 'cannot be created' comm -n 1 -o /proc/nowhere
-refused 2 'no rank has a token' comm -n 2 --tokens-per-rank 0,0
+refused 2 'no rank has a token' comm -n 2 --tokens-per-rank 0,0 -o a
+refused 2 'only 2 were started' comm -n 2 --ranks 3 -o a
 refused 2 'only one of them' comm -o a --append b
 refused 2 'no run.json\|cannot be opened' comm -n 1 --append nowhere
 refused 3 'cannot be started' comm --launcher /nonexistent/mpirun
