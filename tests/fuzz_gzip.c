@@ -9,7 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    enum { LIMIT_BYTES = 1 << 20 };
+    enum { LIMIT_BYTES = 1 << 16 };
     char *text = NULL;
     size_t length = 0;
     const enum ep_status status =
