@@ -181,6 +181,7 @@ static enum ep_status create_sweeps(struct input *input, struct suite *suite)
     enum ep_status status = EP_OK;
     for (int i = 0; i < MAX_SWEEPS; i++) {
         struct ep_comm_options comm = suite->profile->comm[i];
+        comm.layer = -1; /* profiles name none */
         comm.ranks = input->session.comm_ranks;
         comm.rank_order = input->session.comm_rank_order;
         if (comm.budget_s > 0) {
