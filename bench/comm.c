@@ -133,13 +133,17 @@ out:
     return status;
 }
 
-void ep_comm_finalize(struct ep_comm *world)
+bool ep_comm_is_started(void)
 {
     int is_initialized = 0;
+    return MPI_Initialized(&is_initialized) == MPI_SUCCESS && is_initialized;
+}
+
+void ep_comm_finalize(struct ep_comm *world)
+{
     int is_finalized = 0;
     ep_comm_destroy(world);
-    if (MPI_Initialized(&is_initialized) == MPI_SUCCESS && is_initialized &&
-        MPI_Finalized(&is_finalized) == MPI_SUCCESS && !is_finalized) {
+    if (ep_comm_is_started() && MPI_Finalized(&is_finalized) == MPI_SUCCESS && !is_finalized) {
         MPI_T_finalize();
         MPI_Finalize();
     }

@@ -16,6 +16,9 @@ struct ep_comm;
 /** Initialise MPI (thread funneled) and duplicate MPI_COMM_WORLD. Once per process. */
 EP_MUST_CHECK enum ep_status ep_comm_init(struct ep_comm **world);
 
+/** True from ep_comm_init on, after ep_comm_finalize too. Local. */
+bool ep_comm_is_started(void);
+
 /** Destroy the world's communicator (NULL is fine) and finalize MPI where it was begun. */
 void ep_comm_finalize(struct ep_comm *world);
 

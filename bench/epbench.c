@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/types.h>
 
 #define COMMAND(id) enum ep_status ep_cmd_##id(int argc, char **argv)
@@ -116,7 +117,11 @@ int main(int argc, char **argv)
     if (status != EP_OK && ep_options_launcher_rank() <= 0 && ep_error_text()[0] != '\0') {
         fprintf(stderr, "%s: %s\n", title, ep_error_text());
     }
-    /* Only now: a rank that ends badly makes the launcher end the others, silent or not. */
+    /* Only now: a rank that ends badly makes the launcher end the others, silent or not. Before MPI
+     * started nothing keeps the others from being first: they leave rank 0 a second to speak. */
+    if (status != EP_OK && ep_options_launcher_rank() > 0 && !ep_comm_is_started()) {
+        sleep(1);
+    }
     ep_comm_finalize(NULL);
     return ep_status_exit_code(status);
 }
