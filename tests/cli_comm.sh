@@ -122,7 +122,7 @@ timeout 60 $EPBENCH_LAUNCHER -n 3 "$EPBENCH" comm --skew hot:x >out 2>err || sta
 [ $status = 2 ] || fail "a bad skew on three ranks gave $status"
 
 # A signal ends the sweep after the visit in flight: exit status 1, and how far it came.
-"$EPBENCH" comm -n 2 --tokens 64,128 --hidden 8 --case-time 2s --visits 50 --op dispatch \
+"$EPBENCH" comm -n 2 --tokens 64,128 --hidden 8 --case-time 0.5s --visits 50 --op dispatch \
     -o stopped >out 2>err &
 job=$!
 for i in $(seq 100); do
