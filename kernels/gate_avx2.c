@@ -159,6 +159,18 @@ INLINE __m256i first_half(int64_t n, int64_t half)
         (const __m256i *)(const void *)(first_lanes + EP_GATE_BLOCK - n + 8 * half));
 }
 
+INLINE __m256 pick_8(const float *x, const int32_t *idx)
+{
+    return _mm256_setr_ps(x[idx[0]], x[idx[1]], x[idx[2]], x[idx[3]], x[idx[4]], x[idx[5]],
+                          x[idx[6]], x[idx[7]]);
+}
+
+INLINE struct block block_pick(const float *x, const int32_t *idx, int64_t n)
+{
+    const __m256 low = pick_8(x, idx);
+    return BLOCK(low, n <= 8 ? low : pick_8(x, idx + 8));
+}
+
 INLINE struct block block_first(struct block a, int64_t n)
 {
     return BLOCK(_mm256_and_ps(a.v, _mm256_castsi256_ps(first_half(n, 0))),

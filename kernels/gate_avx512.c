@@ -158,6 +158,21 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
     return num;
 }
 
+/* Loads and inserts: one load of what scalar stores have just filled would wait for them. */
+INLINE __m256 pick_8(const float *x, const int32_t *idx)
+{
+    return _mm256_setr_ps(x[idx[0]], x[idx[1]], x[idx[2]], x[idx[3]], x[idx[4]], x[idx[5]],
+                          x[idx[6]], x[idx[7]]);
+}
+
+INLINE struct block block_pick(const float *x, const int32_t *idx, int64_t n)
+{
+    const __m256 low = pick_8(x, idx);
+    const __m256 high = n <= 8 ? low : pick_8(x, idx + 8);
+    return BLOCK(_mm512_castpd_ps(_mm512_insertf64x4(
+        _mm512_castps_pd(_mm512_castps256_ps512(low)), _mm256_castps_pd(high), 1)));
+}
+
 INLINE struct block block_first(struct block a, int64_t n)
 {
     return BLOCK(_mm512_maskz_mov_ps((__mmask16)((1u << n) - 1), a.v));

@@ -30,6 +30,8 @@
  *   block_append(keys, mask, first, to_key, to_idx)
  *                               lanes of the mask in order, idx = first + lane; returns how many;
  *                               up to 16 of each are overwritten
+ *   block_pick(x, idx, n)       lane i is x[idx[i]] for i < n <= 16; later lanes are one of them;
+ *                               idx [8], or [16] where n > 8, may all be read
  *   block_sort(keys, idx, num, to_key, to_idx)
  *                               num <= 16 candidates by falling key, ties in the order given;
  *                               keys [16] -inf from num on; 16 of each are overwritten. All

@@ -149,6 +149,15 @@ INLINE int64_t block_append(struct block keys, unsigned mask, int32_t first, flo
     return num;
 }
 
+INLINE struct block block_pick(const float *x, const int32_t *idx, int64_t n)
+{
+    struct block a;
+    for (int i = 0; i < EP_GATE_BLOCK; i++) {
+        a.v[i] = x[idx[n <= 8 ? i % 8 : i]];
+    }
+    return a;
+}
+
 INLINE struct block block_first(struct block a, int64_t n)
 {
     LANES a.v[i] = i < n ? a.v[i] : 0.0f;
