@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From lists to cases, and the order in which they are visited. */
+/* From lists to cases, and what a visit of one is. */
 #include "bench/comm_sweep.h"
 
-#include "base/random.h"
 #include "bench/comm_record.h"
 #include "bench/comm_style.h"
 #include "bench/comm_table.h"
+#include "bench/comm_visits.h"
 #include "kernels/models.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_LIST = 64, MAX_CASES = 100000, MAX_TOKENS = 1 << 24, MAX_HIDDEN = 1 << 20,
        ROUTING_ID_LENGTH = 32 };
@@ -448,88 +446,26 @@ out:
     return status;
 }
 
-/* Communicators by (ranks, algorithm), made when first asked for. */
-struct parts {
-    struct {
-        int64_t num_ranks;
-        const char *algorithm;
-        struct ep_comm *comm; /* NULL on ranks that stand aside */
-    } items[MAX_LIST * 3];
-    int64_t num;
+/* What the visits of a sweep share. */
+struct sweep_run {
+    const struct ep_comm_sweep *sweep;
+    struct ep_comm_table *table;
 };
 
-static enum ep_status find_part(struct parts *parts, struct ep_session *session,
-                                const struct ep_comm_case *point, struct ep_comm **part)
+static enum ep_status visit_one(void *ctx, struct ep_session *session, struct ep_comm *part,
+                                int64_t idx, const struct ep_comm_effort *effort, int64_t visit)
 {
     enum ep_status status = EP_OK;
-    struct ep_comm *some = NULL;
-    for (int64_t i = 0; i < parts->num; i++) {
-        if (parts->items[i].num_ranks == point->num_ranks &&
-            strcmp(parts->items[i].algorithm, point->algorithm) == 0) {
-            *part = parts->items[i].comm;
-            return EP_OK;
-        }
-    }
-    EP_ASSERT(parts->num < MAX_LIST * 3);
-    struct ep_comm *forced = NULL;
-    status = ep_comm_create_part(session->world, (int)point->num_ranks, point->spread, &some);
-    if (some != NULL) {
-        status = ep_comm_create_forced(some, point->algorithm, &forced);
-    }
-    EP_TRY(ep_comm_agree(session->world, status));
-    parts->items[parts->num].num_ranks = point->num_ranks;
-    parts->items[parts->num].algorithm = point->algorithm;
-    parts->items[parts->num].comm = forced;
-    parts->num++;
-    *part = forced;
-out:
-    ep_comm_destroy(some);
-    return status;
-}
-
-/* Time left, the same on all ranks; HUGE_VAL without a budget. */
-static enum ep_status time_left(const struct ep_comm_sweep *s, struct ep_session *session,
-                                double start_s, double *left_s)
-{
-    double spent_s = ep_comm_now_s() - start_s;
-    const enum ep_status status = ep_comm_max_f64(session->world, &spent_s, 1);
-    *left_s = s->options.budget_s > 0 ? s->options.budget_s - spent_s : HUGE_VAL;
-    return status;
-}
-
-static enum ep_status visit_one(struct ep_comm_sweep *s, struct ep_session *session,
-                                struct parts *parts, struct ep_comm_table *table, int64_t idx,
-                                int64_t visit, double visit_s)
-{
-    enum ep_status status = EP_OK;
-    struct ep_comm *part = NULL;
-    const struct ep_comm_case *point = &s->cases[idx];
-    const struct ep_comm_effort effort = {
-        .visit_s = visit_s,
-        .max_samples = s->options.max_samples,
-        .warmup = s->options.warmup,
-        .check = !s->options.no_check,
-    };
+    const struct sweep_run *run = ctx;
+    const struct ep_comm_case *point = &run->sweep->cases[idx];
     struct ep_record records[EP_NUM_OPS];
     for (int op = 0; op < EP_NUM_OPS; op++) {
         ep_record_init(&records[op], EP_RECORD_COMM);
     }
-    EP_TRY(ep_session_probe_distance(session));
-    EP_TRY(find_part(parts, session, point, &part));
-    status = ep_comm_case_visit(session, part, point, &effort, visit, records);
-    if (status == EP_ENOMEM || status == EP_EENV) { /* too large, or a transport that cannot run here */
-        ep_session_skip(session, status == EP_ENOMEM ? "no-memory" : "unavailable",
-                        "%s, %s, top-k %" PRId64 ", %" PRId64 " tokens: %s",
-                        point->transport->name, point->skew->text, point->top_k, point->tokens,
-                        ep_error_text());
-        ep_error_clear();
-        status = EP_OK;
-        goto out;
-    }
-    EP_TRY(status);
+    EP_TRY(ep_comm_case_visit(session, part, point, effort, visit, records));
     for (int op = 0; op < EP_NUM_OPS; op++) {
         if (point->ops[op] && ep_comm_is_root(session->world)) {
-            status = ep_comm_table_add(table, &records[op]);
+            status = ep_comm_table_add(run->table, &records[op]);
         }
     }
     EP_TRY(ep_comm_agree(session->world, status));
@@ -540,21 +476,12 @@ out:
     return status;
 }
 
-static void show_progress(struct ep_session *session, int64_t done, int64_t total, double start_s)
-{
-    if (!ep_comm_is_root(session->world) || !isatty(STDERR_FILENO)) {
-        return;
-    }
-    const double left_s = (ep_comm_now_s() - start_s) / (double)done * (double)(total - done);
-    fprintf(stderr, "\rcomm: %" PRId64 " of %" PRId64 " visits, %.0f s left   %s", done, total,
-            left_s, done == total ? "\n" : "");
-}
-
 /* Does the resumed run have this visit, all its operations? */
-static enum ep_status is_done(const struct ep_comm_sweep *s, struct ep_session *session,
-                              int64_t idx, int64_t visit, bool *done)
+static enum ep_status is_done(void *ctx, struct ep_session *session, int64_t idx, int64_t visit,
+                              bool *done)
 {
     enum ep_status status = EP_OK;
+    const struct ep_comm_sweep *s = ((const struct sweep_run *)ctx)->sweep;
     *done = session->options.resume;
     for (int op = 0; op < EP_NUM_OPS && *done; op++) {
         if (!s->cases[idx].ops[op]) {
@@ -569,59 +496,6 @@ static enum ep_status is_done(const struct ep_comm_sweep *s, struct ep_session *
         EP_TRY(status);
     }
 out:
-    return status;
-}
-
-static enum ep_status visit_all(struct ep_comm_sweep *s, struct ep_session *session,
-                                struct ep_comm_table *table, int64_t *order)
-{
-    enum ep_status status = EP_OK;
-    struct parts parts = {.num = 0};
-    const double start_s = ep_comm_now_s();
-    const int64_t total = s->num_cases * s->options.num_visits;
-    int64_t done = 0;
-    bool interrupted = false;
-    for (int64_t visit = 0; visit < s->options.num_visits && !interrupted; visit++) {
-        struct ep_random random;
-        ep_random_init(&random, session->options.seed, EP_RANDOM_ORDER,
-                       (uint64_t)(visit + 1000 * session->options.launch_idx));
-        for (int64_t i = 0; i < s->num_cases; i++) {
-            order[i] = i;
-        }
-        ep_random_shuffle_i64(&random, order, s->num_cases);
-        for (int64_t i = 0; i < s->num_cases && !interrupted; i++) {
-            double left_s = 0;
-            bool done_before = false;
-            EP_TRY(is_done(s, session, order[i], visit, &done_before));
-            if (done_before) {
-                done++;
-                continue;
-            }
-            EP_TRY(time_left(s, session, start_s, &left_s));
-            EP_TRY(ep_session_interrupted(session, &interrupted));
-            if (interrupted) {
-                ep_session_skip(session, "interrupted", "%" PRId64 " of %" PRId64 " visits of "
-                                "comm are left out", total - done, total);
-            } else if (left_s <= 0) {
-                const struct ep_comm_case *point = &s->cases[order[i]];
-                ep_session_skip(session, "over-budget",
-                                "visit %" PRId64 " of %s, %s, top-k %" PRId64 ", %" PRId64
-                                " tokens", visit + 1, point->transport->name,
-                                point->skew->text, point->top_k, point->tokens);
-            } else {
-                /* Setting up and checking take about as long as measuring: plan for half. */
-                const double share_s = left_s / (double)(total - done) / 2;
-                const double visit_s = share_s < s->options.case_s ? share_s : s->options.case_s;
-                EP_TRY(visit_one(s, session, &parts, table, order[i], visit, visit_s));
-                show_progress(session, ++done, total, start_s);
-            }
-        }
-    }
-    ep_session_count_visits(session, done, total);
-out:
-    for (int64_t i = 0; i < parts.num; i++) {
-        ep_comm_destroy(parts.items[i].comm);
-    }
     return status;
 }
 
@@ -650,22 +524,30 @@ out:
 enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
-    int64_t *order = NULL;
-    struct ep_comm_table *table = NULL;
+    struct sweep_run run = {.sweep = s};
+    const struct ep_comm_options *o = &s->options;
     EP_TRY(ep_comm_sweep_prepare(s, session));
-    order = calloc((size_t)s->num_cases + 1, sizeof *order);
-    status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases")
-                           : ep_comm_table_create(&table);
-    EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(ep_comm_agree(session->world, ep_comm_table_create(&run.table)));
     ep_comm_style_tell(session, &s->options, s->cases, s->num_cases);
     EP_TRY(ep_session_measure_null(session));
-    EP_TRY(visit_all(s, session, table, order));
-    if (ep_comm_is_root(session->world) && !s->options.quiet) {
-        status = ep_comm_table_print(table, session->null_cadence_s, stdout);
+    const struct ep_comm_visits visits = {
+        .name = "comm",
+        .cases = s->cases,
+        .num_cases = s->num_cases,
+        .num_visits = o->num_visits,
+        .case_s = o->case_s,
+        .budget_s = o->budget_s,
+        .effort = {.max_samples = o->max_samples, .warmup = o->warmup, .check = !o->no_check},
+        .is_done = is_done,
+        .visit = visit_one,
+        .ctx = &run,
+    };
+    EP_TRY(ep_comm_visits_run(&visits, session));
+    if (ep_comm_is_root(session->world) && !o->quiet) {
+        status = ep_comm_table_print(run.table, session->null_cadence_s, stdout);
     }
     EP_TRY(ep_comm_agree(session->world, status));
 out:
-    ep_comm_table_destroy(table);
-    free(order);
+    ep_comm_table_destroy(run.table);
     return status;
 }
