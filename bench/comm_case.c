@@ -5,7 +5,6 @@
 #include "bench/comm_record.h"
 #include "bench/flush.h"
 #include "bench/pattern.h"
-#include "kernels/place_file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@ enum { FLUSHED_CACHES = 3 }; /* last-level caches that are read to empty one */
 static const double whole_share = 0.6;
 
 struct visit {
-    struct ep_comm_setting setting; /* what records need: comm_record.h */
+    struct ep_comm_setting setting; /* what records need */
     struct ep_routing routing;      /* this rank's tokens */
     struct ep_exchange exchange;
     void *state;
@@ -46,90 +45,28 @@ static enum ep_status empty_caches(void *ctx)
     return EP_OK;
 }
 
-enum ep_status ep_comm_case_place(const struct ep_comm_case *point, struct ep_placement *placement)
-{
-    const struct ep_place_choice only = {
-        .layer = -1, .num_ranks = point->num_ranks, .num_experts = point->experts};
-    return point->placement != NULL
-               ? ep_place_map_load(point->placement, &only, placement)
-               : ep_placement_init_contiguous(point->experts, point->num_ranks, placement);
-}
-
 static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
 {
     enum ep_status status = EP_OK;
-    const struct ep_comm_case *point = v->setting.point;
     struct ep_comm_setting *setting = &v->setting;
-    EP_TRY(ep_comm_case_place(point, &setting->placement));
-    EP_TRY(point->tokens_per_rank != NULL
-               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &setting->map)
-               : ep_token_map_init_equal(point->num_ranks, point->tokens, &setting->map));
-    const struct ep_router_config config = {
-        .skew = point->skew,
-        .placement = &setting->placement,
-        .tokens = &setting->map,
-        .top_k = point->top_k,
-        .seed = s->options.seed,
-    };
-    EP_TRY(ep_router_create(&config, &setting->router));
-    if (point->router != NULL) {
-        EP_TRY(ep_gate_source_create(point->router, setting->router, &setting->gate));
-    }
-    const struct ep_dropping_input input = setting->gate != NULL
-                                               ? ep_gate_source_input(setting->gate)
-                                               : ep_dropping_input_of_router(setting->router);
-    EP_TRY(ep_dropping_create(&input, &point->capacity, &setting->dropping));
+    EP_TRY(ep_comm_setting_init(setting->comm, setting->point, s->options.seed, setting));
     EP_TRY(ep_dropping_generate(setting->dropping, ep_comm_rank(setting->comm), true, &v->routing,
                                 &setting->counts));
 out:
     return status;
 }
 
-/* Rows of a (source, expert) slot where a transport pads: the capacity, if it was given or is to be
- * padded to; 0 = the largest count there is. */
-static int64_t slot_rows(const struct ep_comm_setting *setting)
-{
-    const struct ep_capacity_policy *policy = &setting->point->capacity;
-    return policy->rows > 0 || policy->pad ? ep_dropping_capacity(setting->dropping)->rows : 0;
-}
-
 static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
 {
     enum ep_status status = EP_OK;
-    const struct ep_comm_case *point = v->setting.point;
     const int rank = ep_comm_rank(v->setting.comm);
-    void *tokens = NULL;
-    void *results = NULL;
-    const int64_t row_bytes = ep_dtype_row_bytes(point->dtype, point->hidden);
-    const int64_t combine_row_bytes = ep_dtype_row_bytes(point->combine_dtype, point->hidden);
-    struct ep_topo_caches caches;
-    ep_topo_get_caches(s->topo, 0, &caches);
-    const int64_t last_bytes = caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes;
     ep_arena_reset(s->arena);
-    EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * row_bytes, "token rows", &tokens));
-    EP_TRY(ep_arena_alloc(s->arena, v->routing.num_tokens * combine_row_bytes, "combined rows",
-                          &results));
-    ep_pattern_fill_tokens(v->setting.map.start[rank], v->routing.num_tokens, row_bytes, tokens);
-    if (point->cold) {
-        EP_TRY(ep_flush_create(FLUSHED_CACHES * last_bytes + 1, &v->flush));
+    EP_TRY(ep_comm_setting_exchange(&v->setting, &v->routing, s, &v->exchange));
+    ep_pattern_fill_tokens(v->setting.map.start[rank], v->routing.num_tokens,
+                           v->exchange.row_bytes, (char *)v->exchange.tokens);
+    if (v->setting.point->cold) {
+        EP_TRY(ep_flush_create(FLUSHED_CACHES * v->exchange.cache_bytes + 1, &v->flush));
     }
-    v->exchange = (struct ep_exchange){
-        .comm = v->setting.comm,
-        .placement = &v->setting.placement,
-        .routing = &v->routing,
-        .hidden = point->hidden,
-        .dtype = point->dtype,
-        .combine_dtype = point->combine_dtype,
-        .row_bytes = row_bytes,
-        .combine_row_bytes = combine_row_bytes,
-        .capacity = slot_rows(&v->setting),
-        .threads = (int)s->options.threads,
-        .arena = s->arena,
-        .share = s->share,
-        .cache_bytes = last_bytes,
-        .tokens = tokens,
-        .results = results,
-    };
 out:
     return status;
 }

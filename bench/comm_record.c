@@ -9,18 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void ep_comm_setting_fini(struct ep_comm_setting *s)
-{
-    ep_placement_fini(&s->placement);
-    ep_token_map_fini(&s->map);
-    ep_dropping_destroy(s->dropping);
-    ep_gate_source_destroy(s->gate);
-    ep_router_destroy(s->router);
-    ep_traffic_fini(&s->traffic);
-    free(s->sent);
-    free(s->world_rank);
-}
-
 static enum ep_status sum_counts(struct ep_comm *comm, struct ep_capacity_counts *c)
 {
     int64_t sums[] = {c->tokens,  c->asked,          c->kept,       c->rerouted,

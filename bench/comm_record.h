@@ -3,30 +3,8 @@
 #ifndef EP_BENCH_COMM_RECORD_H
 #define EP_BENCH_COMM_RECORD_H
 
-#include "bench/comm_case.h"
-#include "kernels/dropping.h"
+#include "bench/comm_setting.h"
 #include "kernels/features.h"
-#include "kernels/gate_source.h"
-#include "kernels/token_map.h"
-
-/** What one visit's records have in common. */
-struct ep_comm_setting {
-    struct ep_comm *comm; /* borrowed */
-    const struct ep_comm_case *point;
-    struct ep_placement placement;
-    struct ep_token_map map;
-    struct ep_router *router;
-    struct ep_gate_source *gate; /* routes the router's tokens by logits; NULL = not asked for */
-    struct ep_dropping *dropping;     /* what of the routing is sent */
-    struct ep_capacity_counts counts; /* over all ranks, once recorded */
-    struct ep_traffic traffic; /* rows in all bases, the same on all ranks */
-    int64_t *sent;             /* [num_ranks][num_ranks] rows really on the way in a dispatch */
-    int64_t *world_rank;       /* [num_ranks] rank in the session's topology */
-    int64_t metadata_bytes;    /* over all ranks */
-    int64_t padding_bytes;
-};
-
-void ep_comm_setting_fini(struct ep_comm_setting *setting);
 
 /** Count rows in all bases from every rank's routing as sent, sum up what was dropped of it, and gather
  *  what the transport really sends.

@@ -390,33 +390,13 @@ static enum ep_status check_case(const struct ep_comm_case *point, uint64_t seed
                                  char routing_id[ROUTING_ID_LENGTH])
 {
     enum ep_status status = EP_OK;
-    struct ep_placement placement = {0};
-    struct ep_token_map map = {0};
-    struct ep_router *router = NULL;
-    struct ep_gate_source *gate = NULL;
-    struct ep_dropping *dropping = NULL;
-    EP_TRY(ep_comm_case_place(point, &placement));
-    EP_TRY(point->tokens_per_rank != NULL
-               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &map)
-               : ep_token_map_init_equal(point->num_ranks, point->tokens, &map));
-    const struct ep_router_config config = {.skew = point->skew, .placement = &placement,
-                                            .tokens = &map, .top_k = point->top_k, .seed = seed};
-    EP_TRY(ep_router_create(&config, &router));
-    *wraps = ep_router_wraps(router);
-    if (point->router != NULL) {
-        EP_TRY(ep_gate_source_create(point->router, router, &gate));
-    }
-    const struct ep_dropping_input input =
-        gate != NULL ? ep_gate_source_input(gate) : ep_dropping_input_of_router(router);
-    EP_TRY(ep_dropping_create(&input, &point->capacity, &dropping));
-    snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_dropping_id(dropping));
-    EP_TRY(ep_comm_style_check_slots(point, ep_dropping_capacity(dropping)));
+    struct ep_comm_setting setting = {0};
+    EP_TRY(ep_comm_setting_init(NULL, point, seed, &setting));
+    *wraps = ep_router_wraps(setting.router);
+    snprintf(routing_id, ROUTING_ID_LENGTH, "%s", ep_dropping_id(setting.dropping));
+    EP_TRY(ep_comm_style_check_slots(point, ep_dropping_capacity(setting.dropping)));
 out:
-    ep_dropping_destroy(dropping);
-    ep_gate_source_destroy(gate);
-    ep_router_destroy(router);
-    ep_token_map_fini(&map);
-    ep_placement_fini(&placement);
+    ep_comm_setting_fini(&setting);
     return status;
 }
 

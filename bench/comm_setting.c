@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making what a case is made of. */
+#include "bench/comm_setting.h"
+
+#include "kernels/place_file.h"
+
+#include <stdlib.h>
+
+enum ep_status ep_comm_case_place(const struct ep_comm_case *point, struct ep_placement *placement)
+{
+    const struct ep_place_choice only = {
+        .layer = -1, .num_ranks = point->num_ranks, .num_experts = point->experts};
+    return point->placement != NULL
+               ? ep_place_map_load(point->placement, &only, placement)
+               : ep_placement_init_contiguous(point->experts, point->num_ranks, placement);
+}
+
+enum ep_status ep_comm_setting_init(struct ep_comm *comm, const struct ep_comm_case *point,
+                                    uint64_t seed, struct ep_comm_setting *setting)
+{
+    enum ep_status status = EP_OK;
+    setting->comm = comm;
+    setting->point = point;
+    EP_TRY(ep_comm_case_place(point, &setting->placement));
+    EP_TRY(point->tokens_per_rank != NULL
+               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &setting->map)
+               : ep_token_map_init_equal(point->num_ranks, point->tokens, &setting->map));
+    const struct ep_router_config config = {
+        .skew = point->skew,
+        .placement = &setting->placement,
+        .tokens = &setting->map,
+        .top_k = point->top_k,
+        .seed = seed,
+    };
+    EP_TRY(ep_router_create(&config, &setting->router));
+    if (point->router != NULL) {
+        EP_TRY(ep_gate_source_create(point->router, setting->router, &setting->gate));
+    }
+    const struct ep_dropping_input input = setting->gate != NULL
+                                               ? ep_gate_source_input(setting->gate)
+                                               : ep_dropping_input_of_router(setting->router);
+    EP_TRY(ep_dropping_create(&input, &point->capacity, &setting->dropping));
+out:
+    return status;
+}
+
+void ep_comm_setting_fini(struct ep_comm_setting *s)
+{
+    ep_traffic_fini(&s->traffic);
+    ep_dropping_destroy(s->dropping);
+    ep_gate_source_destroy(s->gate);
+    ep_router_destroy(s->router);
+    ep_token_map_fini(&s->map);
+    ep_placement_fini(&s->placement);
+    free(s->sent);
+    free(s->world_rank);
+}
+
+/* Rows of a (source, expert) slot where a transport pads: the capacity, if it was given or is to be
+ * padded to; 0 = the largest count there is. */
+static int64_t slot_rows(const struct ep_comm_setting *setting)
+{
+    const struct ep_capacity_policy *policy = &setting->point->capacity;
+    return policy->rows > 0 || policy->pad ? ep_dropping_capacity(setting->dropping)->rows : 0;
+}
+
+enum ep_status ep_comm_setting_exchange(const struct ep_comm_setting *setting,
+                                        const struct ep_routing *routing,
+                                        struct ep_session *session, struct ep_exchange *exchange)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = setting->point;
+    void *tokens = NULL;
+    void *results = NULL;
+    const int64_t row_bytes = ep_dtype_row_bytes(point->dtype, point->hidden);
+    const int64_t combine_row_bytes = ep_dtype_row_bytes(point->combine_dtype, point->hidden);
+    struct ep_topo_caches caches;
+    ep_topo_get_caches(session->topo, 0, &caches);
+    EP_TRY(ep_arena_alloc(session->arena, routing->num_tokens * row_bytes, "token rows", &tokens));
+    EP_TRY(ep_arena_alloc(session->arena, routing->num_tokens * combine_row_bytes, "combined rows",
+                          &results));
+    *exchange = (struct ep_exchange){
+        .comm = setting->comm,
+        .placement = &setting->placement,
+        .routing = routing,
+        .hidden = point->hidden,
+        .dtype = point->dtype,
+        .combine_dtype = point->combine_dtype,
+        .row_bytes = row_bytes,
+        .combine_row_bytes = combine_row_bytes,
+        .capacity = slot_rows(setting),
+        .threads = (int)session->options.threads,
+        .arena = session->arena,
+        .share = session->share,
+        .cache_bytes = caches.l3_bytes > 0 ? caches.l3_bytes : caches.l2_bytes,
+        .tokens = tokens,
+        .results = results,
+    };
+out:
+    return status;
+}
