@@ -471,12 +471,25 @@ enum ep_status ep_comm_recv(struct ep_comm *comm, int from, void *data, int64_t 
                         MPI_STATUS_IGNORE));
 }
 
+static int64_t count_limit = INT_MAX;
+
+int64_t ep_comm_count_limit(void)
+{
+    return count_limit;
+}
+
+void ep_comm_set_count_limit(int64_t limit)
+{
+    EP_ASSERT(limit >= 1 && limit <= INT_MAX);
+    count_limit = limit;
+}
+
 enum ep_status ep_comm_to_int(const int64_t *values, int64_t num, const char *what, int *out)
 {
     for (int64_t i = 0; i < num; i++) {
-        if (values[i] < 0 || values[i] > INT_MAX) {
-            return ep_error_set(EP_EINVAL, "%s: %lld rows do not fit MPI's int (at most %d)", what,
-                                (long long)values[i], INT_MAX);
+        if (values[i] < 0 || values[i] > count_limit) {
+            return ep_error_set(EP_EINVAL, "%s: %lld is over what MPI's int counts (%lld)", what,
+                                (long long)values[i], (long long)count_limit);
         }
         out[i] = (int)values[i];
     }

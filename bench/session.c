@@ -4,6 +4,7 @@
 
 #include "base/options.h"
 #include "bench/launch.h"
+#include "bench/session_agree.h"
 #include "bench/session_doubts.h"
 #include "bench/session_visits.h"
 #include "bench/version.h"
@@ -267,6 +268,7 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
     s->null_cadence_s = NAN;
     ep_run_init(&s->run);
     EP_TRY(ep_comm_init(&s->world));
+    EP_TRY(ep_session_agree_start(s->world, argc, argv));
     if (options->needed_ranks > ep_comm_size(s->world)) {
         status = ep_error_set(EP_EINVAL, "--ranks %" PRId64 ": only %d were started (-n)",
                               options->needed_ranks, ep_comm_size(s->world));

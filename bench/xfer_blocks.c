@@ -2,8 +2,7 @@
 /* Copies basis with exact counts: one block of rows for each rank. */
 #include "bench/xfer_blocks.h"
 
-
-#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* A library's path for derived types costs tens of ns a call: bytes wherever they fit. */
@@ -20,11 +19,13 @@ static enum ep_status fill_call(const struct ep_blocks *s, int64_t row_bytes, st
         received += rows_from[r];
     }
     const int64_t most = sent > received ? sent : received;
-    const bool in_bytes = most <= INT_MAX / row_bytes;
+    const bool in_bytes = most <= ep_comm_count_limit() / row_bytes;
     const int64_t units = in_bytes ? row_bytes : 1;
     const int64_t scaled[1] = {most * units};
     int ignored = 0;
-    EP_TRY(ep_comm_to_int(scaled, 1, s->name, &ignored));
+    char what[64];
+    snprintf(what, sizeof what, "%s: %s of one rank", s->name, in_bytes ? "bytes" : "rows");
+    EP_TRY(ep_comm_to_int(scaled, 1, what, &ignored));
     if (!in_bytes && call->row == MPI_DATATYPE_NULL) {
         EP_TRY(ep_comm_type_of_row(row_bytes, &call->row));
     }

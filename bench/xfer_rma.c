@@ -4,7 +4,6 @@
 #include "bench/comm_mpi.h"
 #include "bench/xfer_copies.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +61,7 @@ static enum ep_status put(MPI_Win window, const char *from, int64_t size_bytes, 
     enum ep_status status = EP_OK;
     for (int64_t done = 0; done < size_bytes && status == EP_OK;) {
         const int64_t left = size_bytes - done;
-        const int piece = left < INT_MAX ? (int)left : INT_MAX;
+        const int piece = (int)(left < ep_comm_count_limit() ? left : ep_comm_count_limit());
         status = ep_comm_check(MPI_Put(from + done, piece, MPI_BYTE, rank,
                                        (MPI_Aint)(to_bytes + done), piece, MPI_BYTE, window),
                                "MPI_Put of rows");

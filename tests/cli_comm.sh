@@ -121,6 +121,15 @@ status=0
 timeout 60 $EPBENCH_LAUNCHER -n 3 "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
 [ $status = 2 ] || fail "a bad skew on three ranks gave $status"
 
+# Ranks that were started with other options are told which.
+status=0
+timeout 60 $EPBENCH_LAUNCHER -n 1 "$EPBENCH" comm --tokens 8 -o apart : -n 1 "$EPBENCH" comm --tokens 16 -o apart \
+    >out 2>err || status=$?
+[ $status = 2 ] || fail "ranks that disagree gave $status"
+grep -q "rank 1 was started with '--tokens 16' where rank 0 has '--tokens 8'" err ||
+    fail "the difference is not named"
+[ ! -e apart ] || fail "ranks that disagree wrote something"
+
 # A signal ends the sweep after the visit in flight: exit status 1, and how far it came.
 "$EPBENCH" comm -n 2 --tokens 64,128 --hidden 8 --case-time 0.5s --visits 50 --op dispatch \
     -o stopped >out 2>err &

@@ -5,6 +5,7 @@
 #include "bench/arena.h"
 #include "bench/comm.h"
 #include "bench/flush.h"
+#include "bench/session_agree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,42 @@ static void test_texts(void **state)
         assert_string_equal(texts[r], text);
     }
     ep_comm_free_texts(texts, size);
+}
+
+static void check_difference(const char *a, const char *b, const char *in_a, const char *in_b)
+{
+    char first[32];
+    char second[32];
+    assert_true(ep_session_find_difference(a, b, first, sizeof first, second, sizeof second));
+    assert_string_equal(first, in_a);
+    assert_string_equal(second, in_b);
+}
+
+static void test_command_lines(void **state)
+{
+    (void)state;
+    char first[32];
+    char second[32];
+    assert_false(ep_session_find_difference("1\ncomm\n", "1\ncomm\n", first, 32, second, 32));
+    check_difference("1\ncomm\n--tokens\n8\n", "1\ncomm\n--tokens\n16\n", "--tokens 8", "--tokens 16");
+    check_difference("1\ncomm\n--tokens=8\n", "1\ncomm\n--tokens=9\n", "--tokens=8", "--tokens=9");
+    check_difference("1\ncomm\n", "2\ncomm\n", "1", "2");
+    check_difference("1\ncomm\n", "1\nlinks\n", "comm", "links");
+    check_difference("1\ncomm\n", "1\ncomm\n-o\nd\n", "nothing", "-o");
+    check_difference("1\ncomm\n--cold\n--no-check\n", "1\ncomm\n--cold\n", "--no-check", "nothing");
+
+    /* The last rank alone types something else; all learn of it. */
+    char *words[] = {"comm", "--seed", "7"};
+    CHECK_OK(ep_session_agree_start(world, 3, words));
+    const int size = ep_comm_size(world);
+    if (size > 1) {
+        words[2] = ep_comm_rank(world) == size - 1 ? "8" : "7";
+        assert_int_equal(ep_session_agree_start(world, 3, words), EP_EINVAL);
+        char expected[64];
+        snprintf(expected, sizeof expected, "rank %d was started with '--seed 8'", size - 1);
+        assert_non_null(strstr(ep_error_text(), expected));
+        assert_non_null(strstr(ep_error_text(), "rank 0 has '--seed 7'"));
+    }
 }
 
 static void test_reductions(void **state)
@@ -145,7 +182,8 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nodes),      cmocka_unit_test(test_agree),
-        cmocka_unit_test(test_texts),      cmocka_unit_test(test_reductions),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_command_lines),      cmocka_unit_test(test_reductions),
         cmocka_unit_test(test_parts),      cmocka_unit_test(test_forced),
         cmocka_unit_test(test_arena),      cmocka_unit_test(test_flush),
     };

@@ -4,9 +4,11 @@
 #include "tests/check.h"
 
 #include "bench/comm_case.h"
+#include "bench/comm_mpi.h"
 #include "bench/pattern.h"
 #include "kernels/combine.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -249,6 +251,32 @@ static void test_uneven_nodes(void **state)
     world = whole;
 }
 
+/* What is over MPI's int in bytes goes as rows of a type, or in pieces; what is over it in rows is refused.
+ * All tokens of P ranks go to expert 0: 30 P rows of 4 bytes, 120 bytes of each rank. */
+static void test_large_counts(void **state)
+{
+    (void)state;
+    const int size = ep_comm_size(world);
+    const struct shape shape = {"khot:1:1", size, 1, 30, 1, EP_FP32, false, 0, NULL};
+    ep_comm_set_count_limit(30 * size + 1);
+    check_all(&shape);
+    ep_comm_set_count_limit(29);
+    static const char *const refusing[] = {"alltoall", "alltoallv", "pairwise", "alltoallv-dedup",
+                                           "hier", "hier2d", "allgather"};
+    for (size_t i = 0; i < sizeof refusing / sizeof refusing[0]; i++) {
+        const struct ep_transport *transport = NULL;
+        void *transport_state = NULL;
+        struct setup s;
+        set_up(&shape, &s);
+        CHECK_OK(ep_transport_find(refusing[i], &transport));
+        assert_int_equal(transport->create(&s.exchange, &transport_state), EP_EINVAL);
+        assert_non_null(strstr(ep_error_text(), "over what MPI's int counts (29)"));
+        ep_error_clear();
+        tear_down(&s);
+    }
+    ep_comm_set_count_limit(INT_MAX);
+}
+
 static void test_more_ranks_than_experts(void **state)
 {
     (void)state;
@@ -387,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_nodes),
         cmocka_unit_test(test_uneven_nodes),
+        cmocka_unit_test(test_large_counts),
         cmocka_unit_test(test_more_ranks_than_experts),
         cmocka_unit_test(test_check_finds_faults),
         cmocka_unit_test(test_combine_row),
