@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100 };
+enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100, CLOCK_ROUND_TRIPS = 32 };
 
 struct ep_comm {
     MPI_Comm handle;
@@ -353,6 +353,70 @@ void ep_comm_abort(const struct ep_comm *comm, enum ep_status status, const char
 enum ep_status ep_comm_barrier(struct ep_comm *comm)
 {
     return MPI(MPI_Barrier(comm->handle));
+}
+
+enum ep_status ep_comm_wait_idle(struct ep_comm *comm)
+{
+    enum ep_status status = EP_OK;
+    const struct timespec nap = {.tv_nsec = 200000};
+    MPI_Request request = MPI_REQUEST_NULL;
+    int is_done = 0;
+    EP_TRY(MPI(MPI_Ibarrier(comm->handle, &request)));
+    EP_TRY(MPI(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE)));
+    while (!is_done) {
+        nanosleep(&nap, NULL);
+        EP_TRY(MPI(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE)));
+    }
+out:
+    return status;
+}
+
+/* One rank against rank 0: `theirs` answers each message with its clock. */
+static enum ep_status compare_with(struct ep_comm *comm, int theirs, double *offset_s,
+                                   double *error_s)
+{
+    enum ep_status status = EP_OK;
+    double told[2] = {0, HUGE_VAL}; /* offset, half a round trip */
+    for (int i = 0; i < CLOCK_ROUND_TRIPS; i++) {
+        double clock_s = 0;
+        if (comm->rank == theirs) {
+            EP_TRY(ep_comm_recv(comm, 0, &clock_s, sizeof clock_s));
+            clock_s = ep_comm_now_s();
+            EP_TRY(ep_comm_send(comm, 0, &clock_s, sizeof clock_s));
+            continue;
+        }
+        const double start_s = ep_comm_now_s();
+        EP_TRY(ep_comm_send(comm, theirs, &clock_s, sizeof clock_s));
+        EP_TRY(ep_comm_recv(comm, theirs, &clock_s, sizeof clock_s));
+        const double half_s = (ep_comm_now_s() - start_s) / 2;
+        if (half_s < told[1]) {
+            told[0] = start_s + half_s - clock_s;
+            told[1] = half_s;
+        }
+    }
+    EP_TRY(comm->rank == 0 ? ep_comm_send(comm, theirs, told, sizeof told)
+                           : ep_comm_recv(comm, 0, told, sizeof told));
+    if (comm->rank == theirs) {
+        *offset_s = told[0];
+        *error_s = told[1];
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_comm_compare_clocks(struct ep_comm *comm, double *offset_s, double *error_s)
+{
+    enum ep_status status = EP_OK;
+    *offset_s = 0;
+    *error_s = 0;
+    for (int r = 1; r < comm->size; r++) {
+        const bool is_far = comm->node_of[r] != comm->node_of[0];
+        if (is_far && (comm->rank == 0 || comm->rank == r)) {
+            EP_TRY(compare_with(comm, r, offset_s, error_s));
+        }
+    }
+out:
+    return status;
 }
 
 static enum ep_status reduce(struct ep_comm *comm, void *values, int64_t num, MPI_Datatype type,

@@ -65,6 +65,9 @@ _Noreturn void ep_comm_abort(const struct ep_comm *comm, enum ep_status status, 
 
 EP_MUST_CHECK enum ep_status ep_comm_barrier(struct ep_comm *comm);
 
+/** A barrier in which ranks sleep until the last has come, so that it has the machine for itself. */
+EP_MUST_CHECK enum ep_status ep_comm_wait_idle(struct ep_comm *comm);
+
 /** Element-wise over all ranks, result everywhere, in place; values [num]. */
 EP_MUST_CHECK enum ep_status ep_comm_max_f64(struct ep_comm *comm, double *values, int64_t num);
 EP_MUST_CHECK enum ep_status ep_comm_sum_f64(struct ep_comm *comm, double *values, int64_t num);
@@ -76,6 +79,13 @@ EP_MUST_CHECK enum ep_status ep_comm_allgather_f64(struct ep_comm *comm, const d
                                                    int64_t num, double *all);
 EP_MUST_CHECK enum ep_status ep_comm_allgather_i64(struct ep_comm *comm, const int64_t *values,
                                                    int64_t num, int64_t *all);
+
+/** The clocks of this rank and of rank 0, from ping-pongs: the fastest of 32 round trips says how they
+ *  stand, to half of its time. On one node the clock is common: 0 and 0.
+ *  offset_s  to be added to this rank's times to have rank 0's
+ *  error_s   the most that it can be off */
+EP_MUST_CHECK enum ep_status ep_comm_compare_clocks(struct ep_comm *comm, double *offset_s,
+                                                    double *error_s);
 
 /** A text of every rank, on every rank. texts: new array [size] of new strings; free with
  *  ep_comm_free_texts. Each text is at most 64 MiB. */

@@ -69,7 +69,7 @@ static const struct argp_option options[] = {
      "--ranks fills node after node, or goes round the nodes (default packed)", 2},
     {NULL, 0, NULL, 0, "How it is measured:", 3},
     {"visits", KEY_VISITS, "N", 0, "visits of each case, spread over the run (default 3)", 3},
-    {"case-time", KEY_CASE_TIME, "TIME", 0, "time for one visit of a case (default 1s)", 3},
+    {"case-time", KEY_CASE_TIME, "TIME", 0, "time for one visit of a case (default 1s, layer 3s)", 3},
     {"time", KEY_TIME, "TIME", 0, "time for the whole sweep; what does not fit is listed", 3},
     {"warmup", KEY_WARMUP, "N", 0, "repetitions before samples (default 3)", 3},
     {"iters", KEY_ITERS, "N", 0, "samples at most (default: as the interval needs)", 3},

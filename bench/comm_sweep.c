@@ -426,6 +426,22 @@ out:
     return status;
 }
 
+const struct ep_comm_case *ep_comm_sweep_cases(const struct ep_comm_sweep *s, int64_t *num)
+{
+    *num = s->num_cases;
+    return s->cases;
+}
+
+const char *ep_comm_sweep_routing_id(const struct ep_comm_sweep *s, int64_t case_idx)
+{
+    return s->routing_ids[case_idx];
+}
+
+const struct ep_model *ep_comm_sweep_model(const struct ep_comm_sweep *s)
+{
+    return s->model;
+}
+
 /* What the visits of a sweep share. */
 struct sweep_run {
     const struct ep_comm_sweep *sweep;

@@ -6,6 +6,7 @@
 #include "bench/comm_case.h"
 #include "base/units.h"
 #include "kernels/capacity_options.h"
+#include "kernels/models.h"
 
 #include <argp.h>
 
@@ -50,6 +51,12 @@ int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *sweep);
  *  this was not called before. Collective; EP_EINVAL as there. */
 EP_MUST_CHECK enum ep_status ep_comm_sweep_prepare(struct ep_comm_sweep *sweep,
                                                    struct ep_session *session);
+
+/** Of a prepared sweep: its cases [*num], the id of each one's routing, and its model (NULL = none);
+ *  borrowed. For commands that do something else at the same points (bench/comm_visits.h). */
+const struct ep_comm_case *ep_comm_sweep_cases(const struct ep_comm_sweep *sweep, int64_t *num);
+const char *ep_comm_sweep_routing_id(const struct ep_comm_sweep *sweep, int64_t case_idx);
+const struct ep_model *ep_comm_sweep_model(const struct ep_comm_sweep *sweep);
 
 /** Run all cases: visit by visit, each visit in its own shuffled order. Cases that cannot be on
  *  these ranks (a hot ratio out of reach, P no multiple of E, no memory) end the sweep with EP_EINVAL

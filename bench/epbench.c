@@ -14,6 +14,7 @@
 
 COMMAND(run);
 COMMAND(comm);
+COMMAND(layer);
 COMMAND(kernels);
 COMMAND(topo);
 COMMAND(links);
@@ -43,6 +44,8 @@ static const struct ep_command commands[] = {
     {"kernels", "expert GEMMs, FFNs, permute, copies, measured peaks, on one and on all ranks", true,
      ep_cmd_kernels},
     {"comm", "dispatch and combine over a sweep of skew, top-k, tokens, transports", true, ep_cmd_comm},
+    {"layer", "a whole MoE layer: phases, waits, stragglers, speed on one rank and on all", true,
+     ep_cmd_layer},
     {.name = NULL},
 };
 

@@ -51,6 +51,7 @@ struct ep_record_phase {
     double high_s;
     struct ep_f64s rank_median_s; /* [ranks] s */
     int64_t copied_bytes_max;     /* bytes read plus written by the busiest rank */
+    struct ep_f64s rank_wait_s;   /* layer: [ranks] s of rank_median_s that ranks wait for others */
 };
 
 struct ep_record_phases {
@@ -233,6 +234,23 @@ struct ep_record {
     struct ep_record_message_hist message_hist;
     struct ep_record_levels levels;
     struct ep_record_ports ports;
+
+    /* --- layer --- */
+    int64_t ffn;        /* inner columns of one routed expert */
+    int64_t shared_ffn; /* of all shared experts together */
+    char *activation;   /* kernels/ffn.h: swiglu, ... */
+    char *backend;      /* of the GEMMs */
+    struct ep_f64s compute_s;     /* [ranks] medians: experts and shared experts */
+    struct ep_f64s wait_matrix_s; /* [ranks][ranks]: rank i (line) waited for rank j, exchanges summed */
+    double straggler;             /* compute: slowest rank over mean */
+    double utilisation;           /* compute: mean over slowest */
+    double move_over_compute;     /* exchanges without waits, pack and unpack; means over ranks */
+    double wait_over_compute;
+    double tokens_per_s;        /* of all ranks */
+    double single_tokens_per_s; /* of one rank that has all experts, measured beside */
+    double efficiency;          /* tokens_per_s / (ranks x single_tokens_per_s) */
+    double dense_s;             /* a dense FFN of equal active parameters on the same tokens */
+    double clock_error_s;       /* how far the clocks of hosts can be apart after correction */
 
     /* --- links (dtype-free messages between ranks) --- */
     char *level; /* the level of the pair, as `epbench topo` names it */

@@ -31,6 +31,7 @@ static const struct ep_column phase_columns[] = {
     {"high_s", EP_COLUMN_F64, 0, 0, F(high_s)},
     {"rank_median_s", EP_COLUMN_F64S, 0, 0, F(rank_median_s)},
     {"copied_bytes_max", EP_COLUMN_I64, 0, 0, F(copied_bytes_max)},
+    {"rank_wait_s", EP_COLUMN_F64S, LAYER, 0, F(rank_wait_s)},
     {.name = NULL},
 #undef F
 };
@@ -214,6 +215,22 @@ static const struct ep_column record_columns[] = {
      LIST(message_hist, ep_record_message_bin, message_columns)},
     {"levels", EP_COLUMN_LIST, EP, 0, LIST(levels, ep_record_level, level_columns)},
     {"ports", EP_COLUMN_LIST, EP, 0, LIST(ports, ep_record_port, port_columns)},
+
+    {"ffn", EP_COLUMN_I64, LAYER, LAYER, F(ffn)},
+    {"shared_ffn", EP_COLUMN_I64, LAYER, LAYER, F(shared_ffn)},
+    {"activation", EP_COLUMN_TEXT, LAYER, LAYER, F(activation)},
+    {"backend", EP_COLUMN_TEXT, LAYER, LAYER, F(backend)},
+    {"compute_s", EP_COLUMN_F64S, LAYER, 0, F(compute_s)},
+    {"wait_matrix_s", EP_COLUMN_F64S, LAYER, 0, F(wait_matrix_s)},
+    {"straggler", EP_COLUMN_F64, LAYER, 0, F(straggler)},
+    {"utilisation", EP_COLUMN_F64, LAYER, 0, F(utilisation)},
+    {"move_over_compute", EP_COLUMN_F64, LAYER, 0, F(move_over_compute)},
+    {"wait_over_compute", EP_COLUMN_F64, LAYER, 0, F(wait_over_compute)},
+    {"tokens_per_s", EP_COLUMN_F64, LAYER, 0, F(tokens_per_s)},
+    {"single_tokens_per_s", EP_COLUMN_F64, LAYER, 0, F(single_tokens_per_s)},
+    {"efficiency", EP_COLUMN_F64, LAYER, 0, F(efficiency)},
+    {"dense_s", EP_COLUMN_F64, LAYER, 0, F(dense_s)},
+    {"clock_error_s", EP_COLUMN_F64, LAYER, 0, F(clock_error_s)},
 
     {"level", EP_COLUMN_TEXT, LINKS, LINKS, F(level)},
     {"pair", EP_COLUMN_I64S, LINKS, 0, F(pair)},

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One Mixture-of-Experts layer on this rank: its buffers and its phases, in order. */
+#ifndef EP_BENCH_LAYER_H
+#define EP_BENCH_LAYER_H
+
+#include "bench/comm_setting.h"
+#include "bench/layer_bank.h"
+#include "bench/layer_waits.h"
+#include "kernels/ffn.h"
+#include "kernels/gate.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** What a layer has besides its exchange (struct ep_comm_case); the same on all ranks. */
+struct ep_layer_shape {
+    const struct ep_gemm_backend *backend;
+    enum ep_ffn_kind kind;
+    int64_t ffn;        /* inner columns of one routed expert, >= 1 */
+    int64_t shared_ffn; /* of all shared experts together; 0 = none */
+    const struct ep_model *model; /* whose router is timed, where the case names none; or NULL */
+};
+
+/** A phase is a step of the layer, or one of the transport's phases within it. */
+struct ep_layer_phase {
+    const char *step; /* "route", "dispatch", "shared", "experts", "combine", "add" */
+    const char *name; /* within the step, as the transport has it; NULL = the step is one phase */
+    enum ep_layer_work work;
+    enum ep_status (*run)(void *state);
+    void *state;
+    enum ep_op op;      /* of the exchange that it is part of */
+    bool moves_rows;    /* waits for those alone that send rows to this rank; else for all */
+};
+
+enum { EP_LAYER_MAX_PHASES = 16, EP_LAYER_NAME_LENGTH = 48 };
+
+struct ep_layer {
+    struct ep_comm *comm; /* borrowed, as are the next four */
+    const struct ep_comm_case *point;
+    const struct ep_layer_shape *shape;
+    struct ep_session *session;
+    struct ep_layer_bank *bank;
+    struct ep_comm_setting setting;
+    struct ep_routing routing; /* of this rank's tokens, as sent */
+    struct ep_exchange exchange;
+    void *transport; /* state */
+    struct ep_expert_rows rows; /* where dispatch puts them */
+    /* the router */
+    const struct ep_gemm_packed *router;
+    struct ep_gate *gate;
+    struct ep_routing gated; /* what it chose on the rows' logits; not what is sent */
+    float *logits;           /* [local tokens][experts] */
+    /* experts */
+    struct ep_ffn *experts; /* NULL where this rank holds none, or gets no row */
+    int64_t *num_rows;      /* [local experts] */
+    float *outputs;         /* [rows][hidden] before they are rounded to the rows of combine */
+    struct ep_ffn *shared;  /* NULL = no shared experts */
+    float *shared_outputs;  /* [local tokens][hidden] */
+    int64_t shared_rows;    /* local tokens */
+    struct ep_layer_phase phases[EP_LAYER_MAX_PHASES];
+    int num_phases;
+};
+
+/** Build a layer: routing, buffers, transport, weights; token rows are filled. After it every phase has run
+ *  once, in order.
+ *  comm   the ranks of the layer, with the algorithm forced
+ *  layer  untouched on failure
+ *  Takes the session's arena anew: one layer at a time. Collective over comm, the status is agreed.
+ *  Returns EP_EINVAL where the case cannot be, EP_ENOMEM, EP_EENV. */
+EP_MUST_CHECK enum ep_status ep_layer_create(struct ep_session *session, struct ep_layer_bank *bank,
+                                             struct ep_comm *comm, const struct ep_comm_case *point,
+                                             const struct ep_layer_shape *shape,
+                                             struct ep_layer **layer);
+void ep_layer_destroy(struct ep_layer *layer);
+
+/** All phases in order. A rank that fails alone ends the job with its text: the others would wait for it.
+ *  Collective. */
+EP_MUST_CHECK enum ep_status ep_layer_run(void *layer);
+
+/** One phase, likewise. */
+EP_MUST_CHECK enum ep_status ep_layer_run_phase(struct ep_layer *layer, int phase);
+
+/** "dispatch-exchange", "experts": into text [EP_LAYER_NAME_LENGTH]; returns text. */
+const char *ep_layer_phase_name(const struct ep_layer_phase *phase, char *text);
+
+/** needs [num_phases][num_ranks][num_ranks] as struct ep_layer_clocks has it, overwritten. Once rows are
+ *  counted (ep_comm_record_count). */
+void ep_layer_fill_needs(const struct ep_layer *layer, bool *needs);
+
+/** Token row `token` (global index) as all ranks know it: row [hidden] of dtype. */
+void ep_layer_fill_token(enum ep_dtype dtype, uint64_t seed, int64_t token, int64_t hidden,
+                         void *row);
+
+/** The expert index under which the bank has a layer's shared experts, or a dense FFN. */
+enum { EP_LAYER_SHARED = EP_MAX_EXPERTS + 1, EP_LAYER_DENSE = EP_MAX_EXPERTS + 2 };
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The plain layer: token by token, expert by expert, in double, with the bound of each element. */
+#include "bench/layer_check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Multiply-adds of a rank's check at most (at least one token), and its tokens at most. */
+enum { MAX_TOKENS = 8 };
+static const double max_work = 1e8;
+
+/* Values with the bounds of their errors; scratch of one token. [hidden], inner: [ffn of any expert]. */
+struct plain {
+    double *x;                  /* the token row */
+    double *inner, *inner_error;
+    double *gate, *gate_abs, *up, *up_abs; /* sums of the first matrix */
+    double *y, *y_error, *y_abs; /* one expert's result: its value, error, sum of |terms| */
+    double *sum, *sum_error, *sum_abs; /* of the weighted results */
+    double *memory;
+};
+
+static double get(enum ep_dtype dtype, const void *values, int64_t i)
+{
+    return dtype == EP_BF16 ? ep_bf16_to_f32(((const uint16_t *)values)[i])
+                            : ((const float *)values)[i];
+}
+
+/* One rounding to a row type: bf16 2^-8, fp32 2^-24. */
+static double unit(enum ep_dtype dtype)
+{
+    return dtype == EP_BF16 ? 0x1p-8 : 0x1p-24;
+}
+
+static enum ep_status plain_init(int64_t hidden, int64_t ffn, struct plain *p)
+{
+    double *at = calloc((size_t)(7 * hidden + 6 * ffn), sizeof *at);
+    if (at == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to check a layer");
+    }
+    *p = (struct plain){.memory = at};
+    double **const rows[] = {&p->x, &p->y, &p->y_error, &p->y_abs, &p->sum, &p->sum_error, &p->sum_abs};
+    double **const inners[] = {&p->inner, &p->inner_error, &p->gate, &p->gate_abs, &p->up, &p->up_abs};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++, at += hidden) {
+        *rows[i] = at;
+    }
+    for (size_t i = 0; i < sizeof inners / sizeof inners[0]; i++, at += ffn) {
+        *inners[i] = at;
+    }
+    return EP_OK;
+}
+
+/* sums[c], abs_sums[c] over rows of x[row] matrix[row][first + c], c < num. */
+static void multiply(const struct ep_ffn_shape *shape, const double *x, const void *matrix,
+                     int64_t columns, int64_t first, int64_t num, double *sums, double *abs_sums)
+{
+    memset(sums, 0, (size_t)num * sizeof *sums);
+    memset(abs_sums, 0, (size_t)num * sizeof *abs_sums);
+    for (int64_t row = 0; row < shape->hidden; row++) {
+        for (int64_t c = 0; c < num; c++) {
+            const double term = x[row] * get(shape->dtype, matrix, row * columns + first + c);
+            sums[c] += term;
+            abs_sums[c] += fabs(term);
+        }
+    }
+}
+
+/* The inner elements and their errors: those of the GEMM go through the activation (|silu'| and |gelu'|
+ * <= 1.13), whose result is rounded to the row type (fp32: what expf leaves, 2^-21). */
+static void activate(const struct ep_ffn_shape *shape, struct plain *p)
+{
+    for (int64_t i = 0; i < shape->ffn; i++) {
+        const double dgate = ep_gemm_tolerance(shape->dtype, shape->hidden, p->gate_abs[i]);
+        const double dup = ep_gemm_tolerance(shape->dtype, shape->hidden, p->up_abs[i]);
+        const double gate = p->gate[i];
+        const double up = p->up[i];
+        if (shape->kind == EP_FFN_SWIGLU) {
+            p->inner[i] = gate / (1 + exp(-gate)) * up;
+            p->inner_error[i] = 1.13 * dgate * (fabs(up) + dup) + fabs(gate) * dup;
+        } else {
+            p->inner[i] = shape->kind == EP_FFN_RELU ? fmax(up, 0) : up * 0.5 * erfc(-up / sqrt(2));
+            p->inner_error[i] = 1.13 * dup;
+        }
+        p->inner_error[i] += (fabs(p->inner[i]) + p->inner_error[i]) *
+                                 (shape->dtype == EP_BF16 ? 0x1p-8 : 0x1p-21) +
+                             0x1p-22 * fabs(up);
+    }
+}
+
+/* One expert on the token row: y, y_error, y_abs. */
+static enum ep_status run_expert(struct ep_layer_bank *bank, const struct ep_ffn_shape *shape,
+                                 int64_t expert, struct plain *p)
+{
+    enum ep_status status = EP_OK;
+    const int64_t columns = ep_ffn_inner_columns(shape);
+    const void *matrix = NULL;
+    EP_TRY(ep_layer_bank_matrix(bank, shape, expert, 0, &matrix));
+    if (shape->kind == EP_FFN_SWIGLU) {
+        multiply(shape, p->x, matrix, columns, 0, shape->ffn, p->gate, p->gate_abs);
+    }
+    multiply(shape, p->x, matrix, columns, columns - shape->ffn, shape->ffn, p->up, p->up_abs);
+    activate(shape, p);
+    EP_TRY(ep_layer_bank_matrix(bank, shape, expert, 1, &matrix));
+    memset(p->y, 0, (size_t)shape->hidden * sizeof *p->y);
+    memset(p->y_error, 0, (size_t)shape->hidden * sizeof *p->y_error);
+    memset(p->y_abs, 0, (size_t)shape->hidden * sizeof *p->y_abs);
+    for (int64_t i = 0; i < shape->ffn; i++) {
+        for (int64_t h = 0; h < shape->hidden; h++) {
+            const double w = get(shape->dtype, matrix, i * shape->hidden + h);
+            p->y[h] += p->inner[i] * w;
+            p->y_error[h] += p->inner_error[i] * fabs(w);
+            p->y_abs[h] += fabs(p->inner[i] * w);
+        }
+    }
+    for (int64_t h = 0; h < shape->hidden; h++) {
+        p->y_error[h] +=
+            ep_gemm_tolerance(shape->dtype, shape->ffn, p->y_abs[h] + p->y_error[h]);
+    }
+out:
+    return status;
+}
+
+/* The token's whole result: sum, sum_error. */
+static enum ep_status run_token(struct ep_layer *l, int64_t token, struct plain *p)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_case *point = l->point;
+    const int64_t hidden = point->hidden;
+    const struct ep_routing *routing = &l->routing;
+    struct ep_ffn_shape shape = {l->shape->kind, 1, hidden, l->shape->ffn, point->dtype};
+    const double u = unit(point->combine_dtype);
+    const int roundings = ep_transport_roundings(point->transport, ep_comm_size(l->comm));
+    memset(p->sum, 0, (size_t)hidden * sizeof *p->sum);
+    memset(p->sum_error, 0, (size_t)hidden * sizeof *p->sum_error);
+    memset(p->sum_abs, 0, (size_t)hidden * sizeof *p->sum_abs);
+    for (int64_t s = 0; s < routing->top_k; s++) {
+        const int64_t slot = token * routing->top_k + s;
+        const double weight = routing->topk_weight[slot];
+        if (routing->topk_idx[slot] < 0) {
+            continue;
+        }
+        EP_TRY(run_expert(l->bank, &shape, routing->topk_idx[slot], p));
+        for (int64_t h = 0; h < hidden; h++) {
+            const double most = fabs(p->y[h]) + p->y_error[h];
+            p->sum[h] += weight * p->y[h];
+            p->sum_error[h] += weight * (p->y_error[h] + u * most); /* rounded to a row of combine */
+            p->sum_abs[h] += weight * most;
+        }
+    }
+    for (int64_t h = 0; h < hidden; h++) { /* as ep_pattern_check_results has it */
+        p->sum_error[h] +=
+            (roundings * u + (double)(routing->top_k + 1) * 0x1p-23) * p->sum_abs[h];
+    }
+    if (l->shape->shared_ffn > 0) {
+        shape.ffn = l->shape->shared_ffn;
+        EP_TRY(run_expert(l->bank, &shape, EP_LAYER_SHARED, p));
+        for (int64_t h = 0; h < hidden; h++) {
+            p->sum[h] += p->y[h];
+            p->sum_error[h] += p->y_error[h];
+            p->sum_error[h] += 2 * u * (fabs(p->sum[h]) + p->sum_error[h]);
+        }
+    }
+out:
+    return status;
+}
+
+static enum ep_status check_token(struct ep_layer *l, int64_t token, struct plain *p, bool *right)
+{
+    const int64_t hidden = l->point->hidden;
+    const char *x = l->exchange.tokens + token * l->exchange.row_bytes;
+    const char *result = l->exchange.results + token * l->exchange.combine_row_bytes;
+    for (int64_t h = 0; h < hidden; h++) {
+        p->x[h] = get(l->point->dtype, x, h);
+    }
+    const enum ep_status status = run_token(l, token, p);
+    *right = status == EP_OK;
+    for (int64_t h = 0; status == EP_OK && h < hidden; h++) {
+        const double got = get(l->point->combine_dtype, result, h);
+        *right = *right && fabs(got - p->sum[h]) <= p->sum_error[h]; /* false for NaN */
+    }
+    return status;
+}
+
+static enum ep_status check_rank(struct ep_layer *l, struct ep_check *check)
+{
+    enum ep_status status = EP_OK;
+    const int64_t num_tokens = l->routing.num_tokens;
+    const int64_t shared = l->shape->shared_ffn;
+    const double work = 3.0 * (double)l->point->hidden *
+                        (double)(l->point->top_k * l->shape->ffn + shared);
+    int64_t num = work < max_work / MAX_TOKENS ? MAX_TOKENS : (int64_t)(max_work / work);
+    struct plain plain = {0};
+    num = num < 1 ? 1 : num;
+    num = num < num_tokens ? num : num_tokens;
+    EP_TRY(plain_init(l->point->hidden, l->shape->ffn > shared ? l->shape->ffn : shared, &plain));
+    for (int64_t i = 0; i < num; i++) {
+        bool right = false;
+        EP_TRY(check_token(l, i * num_tokens / num, &plain, &right));
+        check->rows++;
+        check->wrong += !right;
+    }
+out:
+    free(plain.memory);
+    return status;
+}
+
+enum ep_status ep_layer_check(struct ep_layer *l, struct ep_check *check)
+{
+    enum ep_status status = EP_OK;
+    struct ep_check own = {0};
+    memset(l->exchange.results, 0xff,
+           (size_t)(l->routing.num_tokens * l->exchange.combine_row_bytes)); /* NaN */
+    EP_TRY(ep_layer_run(l));
+    EP_TRY(ep_comm_agree(l->comm, check_rank(l, &own)));
+    int64_t sums[2] = {own.rows, own.wrong};
+    EP_TRY(ep_comm_sum_i64(l->comm, sums, 2));
+    *check = (struct ep_check){.rows = sums[0], .wrong = sums[1]};
+out:
+    return status;
+}

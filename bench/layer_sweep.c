@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From options to layers, and what a visit of one is. */
+#include "bench/layer_sweep.h"
+
+#include "base/units.h"
+#include "bench/comm_style.h"
+#include "bench/comm_visits.h"
+#include "bench/layer_case.h"
+#include "bench/layer_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DEFAULT_FFN = 1408 };
+
+struct ep_layer_sweep {
+    struct ep_layer_options options;
+    struct ep_comm_sweep *comm; /* its cases */
+    struct ep_layer_shape shape;
+};
+
+static enum ep_status find_activation(const char *name, const struct ep_model *model,
+                                      enum ep_ffn_kind *kind)
+{
+    *kind = model != NULL && !model->gated ? EP_FFN_GELU : EP_FFN_SWIGLU;
+    if (name == NULL) {
+        return EP_OK;
+    }
+    for (int k = 0; k < EP_FFN_NUM_KINDS; k++) {
+        if (strcmp(name, ep_ffn_kind_name((enum ep_ffn_kind)k)) == 0) {
+            *kind = (enum ep_ffn_kind)k;
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--activation: '%s' is not swiglu, relu or gelu", name);
+}
+
+/* The one type that all cases have: back ends differ by it. */
+static enum ep_status find_dtype(const char *text, enum ep_dtype *dtype)
+{
+    if (text != NULL && strchr(text, ',') != NULL) {
+        return ep_error_set(EP_EINVAL, "--dtype %s: a sweep of layers has one type", text);
+    }
+    const enum ep_status status = ep_dtype_parse(text != NULL ? text : "bf16", "--dtype", dtype);
+    return status == EP_OK && *dtype == EP_FP8
+               ? ep_error_set(EP_EINVAL, "--dtype fp8: no back end multiplies fp8 rows; a layer is of "
+                              "bf16 or fp32")
+               : status;
+}
+
+/* A bad place for the timeline is told before anything is measured. */
+static enum ep_status check_timeline(const char *path)
+{
+    enum ep_status status = EP_OK;
+    const char *slash = path != NULL ? strrchr(path, '/') : NULL;
+    if (path == NULL || strcmp(path, "-") == 0) {
+        return EP_OK;
+    }
+    char *directory = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    if (directory == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory");
+    }
+    if (path[0] == '\0' || access(directory, W_OK) != 0) {
+        status = ep_error_set(EP_EINVAL, "--timeline '%s': no file can be written there", path);
+    }
+    free(directory);
+    return status;
+}
+
+static enum ep_status check_options(const struct ep_layer_options *o)
+{
+    const struct {
+        const char *name;
+        bool given;
+        const char *why;
+    } refused[] = {
+        {"--op", o->comm.ops != NULL, "a layer dispatches and combines"},
+        {"--bare", o->comm.bare_s > 0, "it is for epbench comm"},
+        {"--transport null", o->comm.transport != NULL && strstr(o->comm.transport, "null") != NULL,
+         "it moves nothing that experts could compute with"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        if (refused[i].given) {
+            return ep_error_set(EP_EINVAL, "%s: %s", refused[i].name, refused[i].why);
+        }
+    }
+    return check_timeline(o->timeline);
+}
+
+enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
+                                     struct ep_layer_sweep **sweep)
+{
+    enum ep_status status = EP_OK;
+    enum ep_dtype dtype = EP_BF16;
+    struct ep_layer_sweep *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a sweep");
+    }
+    s->options = *options;
+    EP_TRY(check_options(options));
+    EP_TRY(find_dtype(options->comm.dtype, &dtype));
+    EP_TRY(ep_comm_sweep_create(&options->comm, &s->comm));
+    const struct ep_model *model = ep_comm_sweep_model(s->comm);
+    const char *backend = options->backend != NULL ? options->backend : "default";
+    s->shape.model = model;
+    s->shape.ffn = options->ffn > 0 ? options->ffn : model != NULL ? model->expert_ffn : DEFAULT_FFN;
+    s->shape.shared_ffn = options->shared_ffn >= 0 ? options->shared_ffn
+                          : model != NULL          ? model->shared_ffn_total
+                                                   : 0;
+    EP_TRY(find_activation(options->activation, model, &s->shape.kind));
+    EP_TRY(ep_gemm_find(backend, dtype, &s->shape.backend));
+    *sweep = s;
+    s = NULL;
+out:
+    ep_layer_sweep_destroy(s);
+    return status;
+}
+
+void ep_layer_sweep_destroy(struct ep_layer_sweep *s)
+{
+    if (s != NULL) {
+        ep_comm_sweep_destroy(s->comm);
+        free(s);
+    }
+}
+
+int64_t ep_layer_sweep_most_ranks(const struct ep_layer_sweep *s)
+{
+    return ep_comm_sweep_most_ranks(s->comm);
+}
+
+bool ep_layer_sweep_shares(const struct ep_layer_sweep *s)
+{
+    return ep_comm_sweep_shares(s->comm);
+}
+
+enum ep_status ep_layer_sweep_prepare(struct ep_layer_sweep *s, struct ep_session *session)
+{
+    return ep_comm_sweep_prepare(s->comm, session);
+}
+
+/* --- visits ----------------------------------------------------------------------------------- */
+
+struct sweep_run {
+    const struct ep_layer_sweep *sweep;
+    const struct ep_comm_case *cases;
+    struct ep_layer_visits visits;
+    struct ep_layer_table *table; /* rank 0 */
+};
+
+static enum ep_status is_done(void *ctx, struct ep_session *session, int64_t idx, int64_t visit,
+                              bool *done)
+{
+    enum ep_status status = EP_OK;
+    const struct sweep_run *run = ctx;
+    char *name = ep_layer_case_name(session, &run->cases[idx], &run->sweep->shape,
+                                    ep_comm_sweep_routing_id(run->sweep->comm, idx));
+    status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
+    EP_TRY(ep_comm_agree(session->world, status));
+    EP_TRY(ep_session_is_done(session, name, visit, done, NULL));
+out:
+    free(name);
+    return status;
+}
+
+static enum ep_status visit_one(void *ctx, struct ep_session *session, struct ep_comm *part,
+                                int64_t idx, const struct ep_comm_effort *effort, int64_t visit)
+{
+    enum ep_status status = EP_OK;
+    struct sweep_run *run = ctx;
+    struct ep_record records[EP_LAYER_NUM_RECORDS];
+    for (int i = 0; i < EP_LAYER_NUM_RECORDS; i++) {
+        ep_record_init(&records[i], EP_RECORD_LAYER);
+    }
+    EP_TRY(ep_layer_case_visit(&run->visits, part, &run->cases[idx], effort, visit, records));
+    if (ep_comm_is_root(session->world)) {
+        status = ep_layer_table_add(run->table, &records[EP_LAYER_ALL_RANKS]);
+    }
+    EP_TRY(ep_comm_agree(session->world, status));
+out:
+    for (int i = 0; i < EP_LAYER_NUM_RECORDS; i++) {
+        ep_record_fini(&records[i]);
+    }
+    return status;
+}
+
+static enum ep_status run_init(struct ep_layer_sweep *s, struct ep_session *session,
+                               struct sweep_run *run)
+{
+    enum ep_status status = EP_OK;
+    run->visits.session = session;
+    run->visits.shape = &s->shape;
+    EP_TRY(ep_layer_bank_create(session->options.seed, ep_comm_ranks_per_node(session->world),
+                                &run->visits.bank));
+    EP_TRY(ep_layer_table_create(&run->table));
+    if (s->options.timeline != NULL && ep_comm_is_root(session->world)) {
+        EP_TRY(ep_layer_timeline_create(&run->visits.timeline));
+    }
+out:
+    return status;
+}
+
+static void run_fini(struct sweep_run *run)
+{
+    ep_comm_destroy(run->visits.single);
+    ep_layer_bank_destroy(run->visits.bank);
+    ep_layer_timeline_destroy(run->visits.timeline);
+    ep_layer_table_destroy(run->table);
+}
+
+/* The table and the timeline; rank 0. */
+static enum ep_status tell(const struct ep_layer_sweep *s, const struct sweep_run *run)
+{
+    enum ep_status status = EP_OK;
+    if (!s->options.comm.quiet) {
+        EP_TRY(ep_layer_table_print(run->table, stdout));
+    }
+    if (run->visits.timeline != NULL) {
+        EP_TRY(ep_layer_timeline_write(run->visits.timeline, s->options.timeline));
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_layer_sweep_run(struct ep_layer_sweep *s, struct ep_session *session)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_comm_options *o = &s->options.comm;
+    struct sweep_run run = {.sweep = s};
+    struct ep_comm_visits visits = {
+        .name = "layer",
+        .num_visits = o->num_visits,
+        .case_s = o->case_s,
+        .budget_s = o->budget_s,
+        .effort = {.max_samples = o->max_samples, .warmup = o->warmup, .check = !o->no_check},
+        .is_done = is_done,
+        .visit = visit_one,
+        .ctx = &run,
+    };
+    EP_TRY(ep_layer_sweep_prepare(s, session));
+    EP_TRY(ep_comm_agree(session->world, run_init(s, session, &run)));
+    EP_TRY(ep_comm_create_part(session->world, 1, false, &run.visits.single));
+    run.cases = visits.cases = ep_comm_sweep_cases(s->comm, &visits.num_cases);
+    ep_comm_style_tell(session, o, visits.cases, visits.num_cases);
+    EP_TRY(ep_session_measure_null(session));
+    EP_TRY(ep_comm_visits_run(&visits, session));
+    EP_TRY(ep_comm_agree(session->world, ep_comm_is_root(session->world) ? tell(s, &run) : EP_OK));
+out:
+    run_fini(&run);
+    return status;
+}

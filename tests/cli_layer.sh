@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# epbench layer as users call it: the exact form, records, table, timeline, bad input, resume.
+cd "$EPBENCH_TEST_DIR"
+dir=cli_layer.d
+rm -rf "$dir"
+mkdir "$dir"
+cd "$dir"
+fail() { echo "cli_layer: $1" >&2; cat out err >&2 2>/dev/null || true; exit 1; }
+ranks() { # N COMMAND...: under mpirun, on any number of cores
+    n=$1
+    shift
+    $EPBENCH_LAUNCHER -n "$n" "$EPBENCH" "$@"
+}
+refused() { # STATUS TEXT ARGUMENTS...: one message, the status, nothing written
+    expected=$1 text=$2
+    shift 2
+    status=0
+    timeout 60 "$EPBENCH" "$@" >out 2>err || status=$?
+    [ $status = "$expected" ] || fail "$* gave $status, expected $expected"
+    grep -q -- "$text" err || fail "$* does not say '$text'"
+    [ "$(grep -c '^epbench [a-z]*: ' err)" = 1 ] || fail "$*: more than one message"
+}
+small="--hidden 64 --ffn 32 --iters 3 --visits 1"
+
+# The exact form with a trace of its own, its model shrunk: other options override a model.
+{
+    echo token,e0,e1,e2,e3,e4,e5
+    for t in 0 1 2 3 4 5 6 7; do echo "$t,0,$((t + 1)),20,30,40,63"; done
+} >trace.csv
+ranks 2 layer --model deepseek-v2-lite --tokens 8 --skew trace:trace.csv --timeline t.json \
+    $small --shared-ffn 48 -o run >out 2>err || fail "the exact form failed"
+# the layer, and one rank beside it
+[ "$(wc -l <run/records.jsonl)" = 2 ] || fail "expected 2 records"
+[ "$(grep -c '"kind":"layer"' run/records.jsonl)" = 2 ] || fail "records are of another kind"
+[ "$(grep -c '"verified":true' run/records.jsonl)" = 2 ] || fail "not all was verified"
+grep -q '"model":"deepseek-v2-lite"' run/records.jsonl || fail "the model is not recorded"
+grep '"ranks":2' run/records.jsonl >two
+grep -q '"efficiency":[0-9]' two || fail "no efficiency"
+grep -q '"dense_s":[0-9]' two || fail "no dense FFN"
+grep -q '"wait_matrix_s":\[0.0,[^]]*,0.0\]' two || fail "no wait matrix with an empty diagonal"
+grep -q '"shared_ffn":48' two || fail "the shared experts are not recorded"
+grep '"ranks":1' run/records.jsonl | grep -q '"efficiency":null' || fail "one rank has an efficiency"
+grep -q 'who (line) waited for whom' out || fail "no wait matrix in the text"
+# two cases (2 ranks and 1), a slice for each rank and phase: route, counts, pack, exchange, unpack, shared,
+# experts, pack, exchange, unpack, add: 11 (2 + 1)
+[ "$(grep -c '"ph": "X"' t.json)" = 33 ] || fail "the timeline has other slices"
+[ "$(grep -c '"name": "thread_name"' t.json)" = 3 ] || fail "the timeline has other rows"
+
+# A sweep on three and on two ranks, in shared memory too, dropping, cold, appended to.
+ranks 3 layer --tokens 4,16 --experts 9 --top-k 2 --skew uniform,khot:1:0.9 --transport alltoallv,hier,shm \
+    --ranks 2,3 --capacity-rule gshard --drop order --dtype fp32 $small --cold -o sweep >out 2>err ||
+    fail "the sweep failed"
+# 2 tokens x 2 skews x 3 transports x 2 numbers of ranks, each with one rank beside
+[ "$(wc -l <sweep/records.jsonl)" = 48 ] || fail "expected 48 records"
+grep -q '"verified":false' sweep/records.jsonl && fail "a record is wrong"
+grep -q '"dropped":[1-9]' sweep/records.jsonl || fail "nothing was dropped"
+ranks 3 layer --tokens 4 --experts 9 $small --append sweep >out 2>err || fail "append failed"
+[ "$(wc -l <sweep/records.jsonl)" = 50 ] || fail "expected 50 records"
+# a hot rank needs others to be hotter than: no efficiency, and why
+ranks 2 layer --tokens 16 --experts 8 --skew hot:1.5 $small -o hot >out 2>err || fail "hot failed"
+grep -q 'skipped: one-rank' err || fail "a missing efficiency is not told"
+
+refused 2 'a layer dispatches and combines' layer --op dispatch
+refused 2 'moves nothing' layer --transport null
+refused 2 'no back end multiplies fp8' layer --dtype fp8
+refused 2 "'tanh' is not swiglu" layer --activation tanh
+refused 2 '--ffn' layer --ffn 0
+refused 2 'fastest' layer --backend fastest
+refused 2 'no file can be written' layer --timeline nowhere/t.json
+[ ! -e nowhere ] || fail "a directory was made"
