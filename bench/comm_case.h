@@ -19,6 +19,7 @@ struct ep_comm_case {
     int64_t num_ranks;
     bool spread;           /* rank order */
     const char *placement; /* file with one map; NULL = contiguous */
+    int64_t replicas;      /* slots beyond one per expert, filled by EPLB for the loads of the skew */
     int64_t experts;
     int64_t top_k;
     int64_t tokens;                 /* per rank */
@@ -40,11 +41,6 @@ struct ep_comm_effort {
     int64_t warmup;         /* repetitions, >= 1 */
     bool check;             /* verify every visit */
 };
-
-/** Which rank holds which expert in a case. Returns EP_EINVAL for counts or a file that do not go with
- *  the case's experts and ranks. */
-EP_MUST_CHECK enum ep_status ep_comm_case_place(const struct ep_comm_case *point,
-                                                struct ep_placement *placement);
 
 /** Visit a case: create routing, buffers and transport, measure each operation whole and phase by
  *  phase, verify it, and add one record per operation.

@@ -3,6 +3,7 @@
 #include "bench/comm_sweep.h"
 
 #include "base/units.h"
+#include "kernels/place.h"
 
 #include <errno.h>
 
@@ -25,6 +26,7 @@ enum {
     KEY_RANK_ORDER,
     KEY_OP,
     KEY_PLACEMENT,
+    KEY_REPLICAS,
     KEY_COLD,
     KEY_CHECK,
     KEY_VISITS,
@@ -65,6 +67,8 @@ static const struct argp_option options[] = {
     {"placement", KEY_PLACEMENT, "FILE", 0,
      "experts on ranks by a file with one map, as epbench place --save writes it (default contiguous)",
      2},
+    {"replicas", KEY_REPLICAS, "N", 0,
+     "N more places for experts (at least), filled by EPLB for the loads that the skew gives these tokens", 2},
     {"rank-order", KEY_RANK_ORDER, "packed|spread", 0,
      "--ranks fills node after node, or goes round the nodes (default packed)", 2},
     {NULL, 0, NULL, 0, "How it is measured:", 3},
@@ -127,6 +131,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LAYER:
         status = ep_parse_i64(arg, "--layer", 0, INT32_MAX, &o->layer);
         break;
+    case KEY_REPLICAS:
+        status = ep_parse_i64(arg, "--replicas", 1, EP_PLACE_MAX_SLOTS, &o->replicas);
+        break;
     case KEY_COLD:
         o->cold = true;
         break;
@@ -155,6 +162,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_SUCCESS:
         if (o->tokens != NULL && o->tokens_per_rank != NULL) {
             status = ep_error_set(EP_EINVAL, "--tokens and --tokens-per-rank: give only one");
+        } else if (o->placement != NULL && o->replicas > 0) {
+            status = ep_error_set(EP_EINVAL, "--placement and --replicas: give only one");
         }
         break;
     default:

@@ -373,8 +373,10 @@ static enum ep_status fill_names(const struct ep_session *session, const struct 
     EP_TRY(ep_record_set_text(&record->dtype, "%s", ep_dtype_name(point->dtype)));
     EP_TRY(ep_record_set_text(&record->combine_dtype, "%s", ep_dtype_name(point->combine_dtype)));
     EP_TRY(ep_record_set_text(&record->skew, "%s", point->skew->text));
-    EP_TRY(ep_record_set_text(&record->placement, "%s",
-                              point->placement != NULL ? point->placement : "contiguous"));
+    EP_TRY(point->replicas > 0
+               ? ep_record_set_text(&record->placement, "eplb+%" PRId64, point->replicas)
+               : ep_record_set_text(&record->placement, "%s",
+                                    point->placement != NULL ? point->placement : "contiguous"));
     EP_TRY(ep_record_set_text(&record->routing_id, "%s", ep_dropping_id(s->dropping)));
     EP_TRY(fill_capacity(s, record));
     EP_TRY(ep_record_set_text(&record->byte_basis, "%s", ep_basis_name(point->transport->basis)));

@@ -2,17 +2,95 @@
 /* Making what a case is made of. */
 #include "bench/comm_setting.h"
 
+#include "kernels/place.h"
 #include "kernels/place_file.h"
+#include "kernels/skew_policy.h"
 
 #include <stdlib.h>
 
-enum ep_status ep_comm_case_place(const struct ep_comm_case *point, struct ep_placement *placement)
+enum { PIECE_TOKENS = 4096 };
+
+static enum ep_status init_map(const struct ep_comm_case *point, struct ep_token_map *map)
+{
+    return point->tokens_per_rank != NULL
+               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, map)
+               : ep_token_map_init_equal(point->num_ranks, point->tokens, map);
+}
+
+/* Copies that each expert gets, loads [experts], of all tokens. */
+static enum ep_status count_loads(const struct ep_router *router, const struct ep_comm_case *point,
+                                  int64_t num_tokens, double *loads)
+{
+    struct ep_routing piece = {0};
+    enum ep_status status =
+        ep_routing_init(PIECE_TOKENS, point->experts, point->top_k, false, &piece);
+    for (int64_t first = 0; status == EP_OK && first < num_tokens; first += PIECE_TOKENS) {
+        const int64_t left = num_tokens - first;
+        const int64_t num = left < PIECE_TOKENS ? left : PIECE_TOKENS;
+        ep_router_generate(router, first, num, &piece);
+        for (int64_t i = 0; i < num * point->top_k; i++) {
+            if (piece.topk_idx[i] >= 0) {
+                loads[piece.topk_idx[i]] += 1;
+            }
+        }
+    }
+    ep_routing_fini(&piece);
+    return status;
+}
+
+/* EPLB with the loads of the very tokens that will be routed: the best that replicas can do. */
+static enum ep_status place_replicas(const struct ep_comm_case *point, uint64_t seed,
+                                     struct ep_placement *placement)
+{
+    enum ep_status status = EP_OK;
+    const int64_t slots = point->experts + point->replicas;
+    struct ep_placement plain = {0};
+    struct ep_token_map map = {0};
+    struct ep_router *router = NULL;
+    const struct ep_place_policy *policy = NULL;
+    struct ep_place_task task = {.shape = {point->experts, point->num_ranks, 1, 1,
+                                           (slots + point->num_ranks - 1) / point->num_ranks *
+                                               point->num_ranks},
+                                 .seed = seed};
+    double *loads = calloc((size_t)point->experts, sizeof *loads);
+    int32_t *slot_expert = calloc((size_t)task.shape.num_slots, sizeof *slot_expert);
+    if (loads == NULL || slot_expert == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for replicas");
+        goto out;
+    }
+    if (point->skew->policy->fixed) {
+        status = ep_error_set(EP_EINVAL, "--replicas: skew %s depends on where experts are",
+                              point->skew->text);
+        goto out;
+    }
+    EP_TRY(ep_placement_init_contiguous(point->experts, point->num_ranks, &plain));
+    EP_TRY(init_map(point, &map));
+    const struct ep_router_config config = {point->skew, &plain, &map, point->top_k, seed};
+    EP_TRY(ep_router_create(&config, &router));
+    EP_TRY(count_loads(router, point, map.num_tokens, loads));
+    task.load = loads;
+    EP_TRY(ep_place_check_shape(&task.shape));
+    EP_TRY(ep_place_policy_find("eplb", &policy));
+    EP_TRY(ep_place_run(policy, &task, slot_expert));
+    EP_TRY(ep_place_init_placement(&task.shape, slot_expert, placement));
+out:
+    ep_router_destroy(router);
+    ep_token_map_fini(&map);
+    ep_placement_fini(&plain);
+    free(loads);
+    free(slot_expert);
+    return status;
+}
+
+static enum ep_status place(const struct ep_comm_case *point, uint64_t seed,
+                            struct ep_placement *placement)
 {
     const struct ep_place_choice only = {
         .layer = -1, .num_ranks = point->num_ranks, .num_experts = point->experts};
-    return point->placement != NULL
-               ? ep_place_map_load(point->placement, &only, placement)
-               : ep_placement_init_contiguous(point->experts, point->num_ranks, placement);
+    return point->placement != NULL ? ep_place_map_load(point->placement, &only, placement)
+           : point->replicas > 0    ? place_replicas(point, seed, placement)
+                                    : ep_placement_init_contiguous(point->experts,
+                                                                   point->num_ranks, placement);
 }
 
 enum ep_status ep_comm_setting_init(struct ep_comm *comm, const struct ep_comm_case *point,
@@ -21,10 +99,8 @@ enum ep_status ep_comm_setting_init(struct ep_comm *comm, const struct ep_comm_c
     enum ep_status status = EP_OK;
     setting->comm = comm;
     setting->point = point;
-    EP_TRY(ep_comm_case_place(point, &setting->placement));
-    EP_TRY(point->tokens_per_rank != NULL
-               ? ep_token_map_init_counts(point->num_ranks, point->tokens_per_rank, &setting->map)
-               : ep_token_map_init_equal(point->num_ranks, point->tokens, &setting->map));
+    EP_TRY(place(point, seed, &setting->placement));
+    EP_TRY(init_map(point, &setting->map));
     const struct ep_router_config config = {
         .skew = point->skew,
         .placement = &setting->placement,

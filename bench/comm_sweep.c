@@ -354,6 +354,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
         point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
         point.spread = s->spread;
         point.placement = s->options.placement;
+        point.replicas = s->options.replicas;
         point.combine_dtype = s->has_combine_dtype          ? s->combine_dtype
                               : point.dtype == EP_FP8 ? EP_BF16
                                                       : point.dtype;

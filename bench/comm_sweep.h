@@ -16,6 +16,7 @@ struct ep_comm_options {
         *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops,
         *trace_format, *placement;
     int64_t layer; /* of traces and counts; -1 = not given */
+    int64_t replicas; /* slots beyond one per expert; 0 = none */
     struct ep_capacity_options capacity;
     bool cold;
     bool no_check;

@@ -303,6 +303,9 @@ static enum ep_status fill_root(const struct run *r, struct ep_record *record)
     record->shared_ffn = shape->shared_ffn;
     EP_TRY(ep_record_set_text(&record->activation, "%s", ep_ffn_kind_name(shape->kind)));
     EP_TRY(ep_record_set_text(&record->backend, "%s", shape->backend->name));
+    if (r->visits->remedy != NULL) {
+        EP_TRY(ep_record_set_text(&record->remedy, "%s", r->visits->remedy));
+    }
     /* A bandwidth over a whole layer would say nothing. */
     record->bw_bytes_per_s = NAN;
     record->bw_logical_bytes_per_s = NAN;
@@ -402,6 +405,7 @@ static enum ep_status visit_single(const struct ep_layer_visits *v,
     point.num_ranks = 1;
     point.spread = false;
     point.placement = NULL;
+    point.replicas = 0;
     point.tokens_per_rank = NULL;
     for (int64_t r = 0; all->tokens_per_rank != NULL && r < all->num_ranks; r++) {
         point.tokens = all->tokens_per_rank[r] > point.tokens ? all->tokens_per_rank[r] : point.tokens;

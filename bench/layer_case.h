@@ -13,6 +13,7 @@ struct ep_layer_visits {
     struct ep_comm *single; /* of rank 0 alone; NULL on the others */
     const struct ep_layer_shape *shape;
     struct ep_layer_timeline *timeline; /* rank 0; NULL = not asked for */
+    const char *remedy; /* that the case at hand is of (bench/layer_remedies.h); NULL = not asked for */
 };
 
 /** Records of a visit: the layer, and one rank with all experts on the same tokens. */

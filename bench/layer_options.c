@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE };
+enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES };
 
 enum { MAX_FFN = 1 << 20 };
 
@@ -21,6 +21,9 @@ static const struct argp_option options[] = {
      "what multiplies: ref, cblas, onednn, native, ... (default as epbench kernels)", 1},
     {"timeline", KEY_TIMELINE, "FILE", 0,
      "write a typical repetition of each case in Chrome trace format, for Perfetto", 1},
+    {"remedies", KEY_REMEDIES, "LIST", OPTION_ARG_OPTIONAL,
+     "what helps against a skew (default khot:1:0.9), side by side: none, drop, balance, "
+     "expert-choice, replicas (default all)", 1},
     {0},
 };
 
@@ -53,6 +56,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TIMELINE:
         o->timeline = arg;
+        break;
+    case KEY_REMEDIES:
+        o->compares = true;
+        o->remedies = arg;
         break;
     default:
         return ARGP_ERR_UNKNOWN;

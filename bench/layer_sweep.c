@@ -6,6 +6,7 @@
 #include "bench/comm_style.h"
 #include "bench/comm_visits.h"
 #include "bench/layer_case.h"
+#include "bench/layer_remedies.h"
 #include "bench/layer_table.h"
 
 #include <stdlib.h>
@@ -14,9 +15,21 @@
 
 enum { DEFAULT_FFN = 1408 };
 
+enum { MAX_REMEDIES = 8 };
+
+/* The cases of one remedy; without --remedies there is one part, which has none. */
+struct part {
+    const struct ep_layer_remedy *remedy; /* NULL = not asked for */
+    struct ep_comm_sweep *comm;
+    int64_t first_case;
+};
+
 struct ep_layer_sweep {
     struct ep_layer_options options;
-    struct ep_comm_sweep *comm; /* its cases */
+    struct part parts[MAX_REMEDIES];
+    int num_parts;
+    struct ep_comm_case *cases; /* of all parts, made when they are prepared */
+    int64_t num_cases;
     struct ep_layer_shape shape;
 };
 
@@ -85,7 +98,48 @@ static enum ep_status check_options(const struct ep_layer_options *o)
             return ep_error_set(EP_EINVAL, "%s: %s", refused[i].name, refused[i].why);
         }
     }
-    return check_timeline(o->timeline);
+    const enum ep_status status = o->compares ? ep_layer_remedies_check(&o->comm) : EP_OK;
+    return status != EP_OK ? status : check_timeline(o->timeline);
+}
+
+static enum ep_status add_part(struct ep_layer_sweep *s, const struct ep_layer_remedy *remedy)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm_options options = s->options.comm;
+    if (s->num_parts == MAX_REMEDIES) {
+        return ep_error_set(EP_EINVAL, "--remedies: at most %d", MAX_REMEDIES);
+    }
+    if (remedy != NULL) {
+        options.skew = options.skew != NULL ? options.skew : "khot:1:0.9";
+        EP_TRY(remedy->apply(&options));
+    }
+    EP_TRY(ep_comm_sweep_create(&options, &s->parts[s->num_parts].comm));
+    s->parts[s->num_parts++].remedy = remedy;
+out:
+    return status;
+}
+
+static enum ep_status add_parts(struct ep_layer_sweep *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_list list = {0};
+    if (!s->options.compares) {
+        return add_part(s, NULL);
+    }
+    for (int i = 0; s->options.remedies == NULL && ep_layer_remedies[i].name != NULL; i++) {
+        EP_TRY(add_part(s, &ep_layer_remedies[i]));
+    }
+    if (s->options.remedies != NULL) {
+        EP_TRY(ep_list_split(s->options.remedies, ',', "--remedies", &list));
+    }
+    for (int64_t i = 0; i < list.num; i++) {
+        const struct ep_layer_remedy *remedy = NULL;
+        EP_TRY(ep_layer_remedy_find(list.items[i], &remedy));
+        EP_TRY(add_part(s, remedy));
+    }
+out:
+    ep_list_fini(&list);
+    return status;
 }
 
 enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
@@ -100,8 +154,8 @@ enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
     s->options = *options;
     EP_TRY(check_options(options));
     EP_TRY(find_dtype(options->comm.dtype, &dtype));
-    EP_TRY(ep_comm_sweep_create(&options->comm, &s->comm));
-    const struct ep_model *model = ep_comm_sweep_model(s->comm);
+    EP_TRY(add_parts(s));
+    const struct ep_model *model = ep_comm_sweep_model(s->parts[0].comm);
     const char *backend = options->backend != NULL ? options->backend : "default";
     s->shape.model = model;
     s->shape.ffn = options->ffn > 0 ? options->ffn : model != NULL ? model->expert_ffn : DEFAULT_FFN;
@@ -120,31 +174,68 @@ out:
 void ep_layer_sweep_destroy(struct ep_layer_sweep *s)
 {
     if (s != NULL) {
-        ep_comm_sweep_destroy(s->comm);
+        for (int i = 0; i < s->num_parts; i++) {
+            ep_comm_sweep_destroy(s->parts[i].comm);
+        }
+        free(s->cases);
         free(s);
     }
 }
 
 int64_t ep_layer_sweep_most_ranks(const struct ep_layer_sweep *s)
 {
-    return ep_comm_sweep_most_ranks(s->comm);
+    return ep_comm_sweep_most_ranks(s->parts[0].comm);
 }
 
 bool ep_layer_sweep_shares(const struct ep_layer_sweep *s)
 {
-    return ep_comm_sweep_shares(s->comm);
+    return ep_comm_sweep_shares(s->parts[0].comm);
+}
+
+static enum ep_status append_cases(struct ep_layer_sweep *s, struct part *part)
+{
+    int64_t num = 0;
+    const struct ep_comm_case *cases = ep_comm_sweep_cases(part->comm, &num);
+    struct ep_comm_case *larger =
+        realloc(s->cases, (size_t)(s->num_cases + num) * sizeof *larger);
+    if (larger == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for %lld cases", (long long)(s->num_cases + num));
+    }
+    memcpy(larger + s->num_cases, cases, (size_t)num * sizeof *cases);
+    part->first_case = s->num_cases;
+    s->cases = larger;
+    s->num_cases += num;
+    return EP_OK;
 }
 
 enum ep_status ep_layer_sweep_prepare(struct ep_layer_sweep *s, struct ep_session *session)
 {
-    return ep_comm_sweep_prepare(s->comm, session);
+    enum ep_status status = EP_OK;
+    if (s->num_cases > 0) {
+        return EP_OK;
+    }
+    for (int i = 0; i < s->num_parts; i++) {
+        EP_TRY(ep_comm_sweep_prepare(s->parts[i].comm, session));
+        EP_TRY(ep_comm_agree(session->world, append_cases(s, &s->parts[i])));
+    }
+out:
+    return status;
+}
+
+/* The part that a case is of. */
+static const struct part *part_of(const struct ep_layer_sweep *s, int64_t case_idx)
+{
+    int i = s->num_parts - 1;
+    while (s->parts[i].first_case > case_idx) {
+        i--;
+    }
+    return &s->parts[i];
 }
 
 /* --- visits ----------------------------------------------------------------------------------- */
 
 struct sweep_run {
     const struct ep_layer_sweep *sweep;
-    const struct ep_comm_case *cases;
     struct ep_layer_visits visits;
     struct ep_layer_table *table; /* rank 0 */
 };
@@ -153,9 +244,11 @@ static enum ep_status is_done(void *ctx, struct ep_session *session, int64_t idx
                               bool *done)
 {
     enum ep_status status = EP_OK;
-    const struct sweep_run *run = ctx;
-    char *name = ep_layer_case_name(session, &run->cases[idx], &run->sweep->shape,
-                                    ep_comm_sweep_routing_id(run->sweep->comm, idx));
+    const struct ep_layer_sweep *s = ((const struct sweep_run *)ctx)->sweep;
+    const struct part *part = part_of(s, idx);
+    char *name =
+        ep_layer_case_name(session, &s->cases[idx], &s->shape,
+                           ep_comm_sweep_routing_id(part->comm, idx - part->first_case));
     status = name == NULL ? ep_error_set(EP_ENOMEM, "no memory to resume") : EP_OK;
     EP_TRY(ep_comm_agree(session->world, status));
     EP_TRY(ep_session_is_done(session, name, visit, done, NULL));
@@ -173,7 +266,9 @@ static enum ep_status visit_one(void *ctx, struct ep_session *session, struct ep
     for (int i = 0; i < EP_LAYER_NUM_RECORDS; i++) {
         ep_record_init(&records[i], EP_RECORD_LAYER);
     }
-    EP_TRY(ep_layer_case_visit(&run->visits, part, &run->cases[idx], effort, visit, records));
+    const struct ep_layer_remedy *remedy = part_of(run->sweep, idx)->remedy;
+    run->visits.remedy = remedy != NULL ? remedy->name : NULL;
+    EP_TRY(ep_layer_case_visit(&run->visits, part, &run->sweep->cases[idx], effort, visit, records));
     if (ep_comm_is_root(session->world)) {
         status = ep_layer_table_add(run->table, &records[EP_LAYER_ALL_RANKS]);
     }
@@ -241,8 +336,9 @@ enum ep_status ep_layer_sweep_run(struct ep_layer_sweep *s, struct ep_session *s
     EP_TRY(ep_layer_sweep_prepare(s, session));
     EP_TRY(ep_comm_agree(session->world, run_init(s, session, &run)));
     EP_TRY(ep_comm_create_part(session->world, 1, false, &run.visits.single));
-    run.cases = visits.cases = ep_comm_sweep_cases(s->comm, &visits.num_cases);
-    ep_comm_style_tell(session, o, visits.cases, visits.num_cases);
+    visits.cases = s->cases;
+    visits.num_cases = s->num_cases;
+    ep_comm_style_tell(session, o, s->cases, s->num_cases);
     EP_TRY(ep_session_measure_null(session));
     EP_TRY(ep_comm_visits_run(&visits, session));
     EP_TRY(ep_comm_agree(session->world, ep_comm_is_root(session->world) ? tell(s, &run) : EP_OK));

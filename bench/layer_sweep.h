@@ -16,6 +16,8 @@ struct ep_layer_options {
     const char *backend;  /* --backend; NULL = the default one of the dtype */
     const char *activation; /* --activation; NULL = the model's, else swiglu */
     const char *timeline; /* --timeline FILE; NULL = none */
+    bool compares;        /* --remedies: each case with several remedies */
+    const char *remedies; /* its list; NULL = all */
 };
 
 /** --ffn --backend --timeline ... and those of comm, as an argp child; input is a struct

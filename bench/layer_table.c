@@ -5,9 +5,11 @@
 #include "base/stats.h"
 #include "base/table.h"
 #include "base/units.h"
+#include "bench/layer_remedies.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +34,8 @@ enum metric {
 struct row {
     char *case_name;
     char labels[2][48]; /* transport, skew */
+    int remedy;         /* its place in ep_layer_remedies; -1 = none is compared */
+    double dropped;     /* share of the copies asked for; NaN without a capacity */
     int64_t tokens, top_k, ranks, bad;
     double skew_achieved;
     double values[NUM_METRICS][MAX_VISITS];
@@ -61,6 +65,15 @@ void ep_layer_table_destroy(struct ep_layer_table *table)
     }
 }
 
+static int place_of(const char *remedy)
+{
+    int i = remedy != NULL ? 0 : -1;
+    while (i >= 0 && strcmp(ep_layer_remedies[i].name, remedy) != 0) {
+        i++;
+    }
+    return i;
+}
+
 static enum ep_status find_row(struct ep_layer_table *table, const struct ep_record *record,
                                struct row **row)
 {
@@ -86,6 +99,8 @@ static enum ep_status find_row(struct ep_layer_table *table, const struct ep_rec
         .top_k = record->top_k,
         .ranks = record->ranks,
         .skew_achieved = record->skew_achieved,
+        .remedy = place_of(record->remedy),
+        .dropped = record->asked > 0 ? (double)record->dropped / (double)record->asked : NAN,
     };
     snprintf(added->labels[0], sizeof added->labels[0], "%s", record->transport);
     const char *slash = strrchr(record->skew, '/'); /* of a trace: its file is enough */
@@ -164,7 +179,8 @@ static int compare_rows(const void *a, const void *b)
 {
     const struct row *x = *(const struct row *const *)a;
     const struct row *y = *(const struct row *const *)b;
-    for (int i = 0; i < 2; i++) {
+    const bool compares = x->remedy >= 0; /* remedies of one point stand together, whatever their skew */
+    for (int i = 0; i < (compares ? 1 : 2); i++) {
         const int order = strcmp(x->labels[i], y->labels[i]);
         if (order != 0) {
             return order;
@@ -176,14 +192,17 @@ static int compare_rows(const void *a, const void *b)
     if (x->top_k != y->top_k) {
         return x->top_k < y->top_k ? -1 : 1;
     }
-    return x->tokens < y->tokens ? -1 : x->tokens > y->tokens;
+    return x->tokens != y->tokens ? (x->tokens < y->tokens ? -1 : 1) : x->remedy - y->remedy;
 }
 
-static void add_row(struct ep_table *text, const struct row *row)
+static void add_row(struct ep_table *text, const struct row *row, bool has_dropped)
 {
     static const enum metric times[] = {WHOLE, ROUTE, COMPUTE, MOVE, WAIT};
     char buffer[32];
     const double efficiency = value_of(row, EFFICIENCY);
+    if (row->remedy >= 0) {
+        ep_table_add(text, "%s", ep_layer_remedies[row->remedy].name);
+    }
     ep_table_add(text, "%s", row->labels[0]);
     ep_table_add(text, "%s", row->labels[1]);
     ep_table_add(text, "%.2f", row->skew_achieved);
@@ -201,13 +220,17 @@ static void add_row(struct ep_table *text, const struct row *row)
     ep_table_add(text, "%s", ep_format_time(value_of(row, DENSE), buffer, sizeof buffer));
     ep_table_add(text, "%" PRId64, row->bad);
     ep_table_add(text, "%" PRId64, row->num_warnings);
+    if (has_dropped) {
+        ep_table_add(text, isnan(row->dropped) ? "-" : "%.1f %%", 100 * row->dropped);
+    }
 }
 
 /* Line i: how long rank i waited for each other rank to come. */
 static void print_waits(const struct row *row, FILE *out)
 {
     char buffer[32];
-    fprintf(out, "\n%s, %s, top-k %" PRId64 ", %" PRId64 " tokens: who (line) waited for whom\n",
+    fprintf(out, "\n%s%s%s, %s, top-k %" PRId64 ", %" PRId64 " tokens: who (line) waited for whom\n",
+            row->remedy >= 0 ? ep_layer_remedies[row->remedy].name : "", row->remedy >= 0 ? ": " : "",
             row->labels[0], row->labels[1], row->top_k, row->tokens);
     for (int64_t i = 0; i < row->ranks; i++) {
         fprintf(out, "  rank %-3" PRId64, i);
@@ -223,10 +246,13 @@ static void print_waits(const struct row *row, FILE *out)
 enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *out)
 {
     static const char *const headers[] = {
-        "transport", "skew", "max/mean",  "top-k",   "tokens",    "ranks",    "layer",
+        "remedy", "transport", "skew", "max/mean",  "top-k",   "tokens",    "ranks",    "layer",
         "route",     "experts", "moving", "waiting", "straggler", "used",     "move/exp",
-        "tokens/s",  "efficiency", "dense", "#wrong", "warnings",
+        "tokens/s",  "efficiency", "dense", "#wrong", "warnings", "dropped",
     };
+    const int num_headers = sizeof headers / sizeof headers[0];
+    const bool compares = table->num > 0 && table->rows[0].remedy >= 0;
+    bool has_dropped = false;
     enum ep_status status = EP_OK;
     struct ep_table *text = NULL;
     const struct row **order = calloc((size_t)table->num + 1, sizeof *order);
@@ -235,11 +261,12 @@ enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *ou
     }
     for (int64_t i = 0; i < table->num; i++) {
         order[i] = &table->rows[i];
+        has_dropped = has_dropped || !isnan(table->rows[i].dropped);
     }
     qsort(order, (size_t)table->num, sizeof *order, compare_rows);
-    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0], &text));
+    EP_TRY(ep_table_create(headers + !compares, num_headers - !compares - !has_dropped, &text));
     for (int64_t i = 0; i < table->num; i++) {
-        add_row(text, order[i]);
+        add_row(text, order[i], has_dropped);
     }
     EP_TRY(ep_table_print(text, out));
     fprintf(out,
@@ -249,6 +276,11 @@ enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *ou
             "move/exp: above 30 %% it is what limits. efficiency: tokens/s over ranks x those of one "
             "rank with all experts; 70 to 85 %% is usual.\ndense: an FFN of equal active parameters on "
             "the same tokens, no router, no exchange.\n");
+    for (int i = 0; compares && ep_layer_remedies[i].name != NULL; i++) {
+        fprintf(out, "%s%s: %s", i > 0 ? "; " : "", ep_layer_remedies[i].name,
+                ep_layer_remedies[i].summary);
+    }
+    fputs(compares ? ".\n" : "", out);
     for (int64_t i = 0; i < table->num && table->num <= MAX_SHOWN_CASES; i++) {
         if (order[i]->ranks > 1 && order[i]->ranks <= MAX_SHOWN_RANKS) {
             print_waits(order[i], out);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "bench/comm_sweep.h"
+#include "kernels/place.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -104,7 +105,10 @@ static enum ep_status make_sweep(struct ep_repeat *r)
     options.algorithm = record->algorithm;
     options.rank_order = record->rank_order;
     options.ops = record->op;
-    if (record->placement != NULL && strcmp(record->placement, "contiguous") != 0) {
+    if (record->placement != NULL && strncmp(record->placement, "eplb+", 5) == 0) {
+        EP_TRY(ep_parse_i64(record->placement + 5, "--repeat: replicas", 1, EP_PLACE_MAX_SLOTS,
+                            &options.replicas));
+    } else if (record->placement != NULL && strcmp(record->placement, "contiguous") != 0) {
         options.placement = record->placement;
     }
     EP_TRY(set_capacity(record, &options.capacity));

@@ -24,7 +24,8 @@ struct ep_gate_source {
 
 bool ep_gate_source_fits(const struct ep_skew *skew)
 {
-    return ep_popularity_is_of(skew);
+    const bool has_shares = skew->policy->fill_shares != NULL && !skew->by_source && skew->masked == 0;
+    return has_shares || ep_popularity_is_of(skew);
 }
 
 int64_t ep_gate_source_top_k(const char *router)
@@ -64,7 +65,7 @@ static enum ep_status configure(const char *text, const struct ep_skew *skew, in
     if (!ep_gate_source_fits(skew)) {
         status = ep_error_set(EP_EINVAL,
                               "--router %s wants logits, which --skew uniform, zipf:S, "
-                              "lognormal:S, dirichlet:A, gini:G and counts:FILE can draw; %s "
+                              "lognormal:S, dirichlet:A, gini:G, khot:N:F and counts:FILE can draw; %s "
                               "cannot",
                               text, skew->text);
         goto out;
@@ -84,6 +85,23 @@ enum ep_status ep_gate_source_check(const char *text, const struct ep_skew *skew
     return configure(text, skew, num_experts, top_k, &config, &num_slots);
 }
 
+static enum ep_status create_logits(const struct ep_router *router, struct ep_logits **logits)
+{
+    if (router->skew->policy->fill_shares == NULL) {
+        return ep_logits_create(router->skew->text, router->num_experts, router->seed, logits);
+    }
+    double *shares = calloc((size_t)router->num_experts, sizeof *shares);
+    if (shares == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for logits of %" PRId64 " experts",
+                            router->num_experts);
+    }
+    router->skew->policy->fill_shares(router, shares);
+    const enum ep_status status =
+        ep_logits_create_of(shares, router->num_experts, router->seed, logits);
+    free(shares);
+    return status;
+}
+
 enum ep_status ep_gate_source_create(const char *text, const struct ep_router *router,
                                      struct ep_gate_source **source)
 {
@@ -96,7 +114,7 @@ enum ep_status ep_gate_source_create(const char *text, const struct ep_router *r
     EP_TRY(configure(text, router->skew, router->num_experts, router->top_k, &s->config,
                      &s->num_slots));
     s->config.seed = router->seed;
-    EP_TRY(ep_logits_create(router->skew->text, router->num_experts, router->seed, &s->logits));
+    EP_TRY(create_logits(router, &s->logits));
     s->name = strdup(text);
     if (s->name == NULL) {
         status = ep_error_set(EP_ENOMEM, "no memory for a router");

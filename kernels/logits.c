@@ -28,7 +28,7 @@ struct ep_logits {
 /* --- popularities ---------------------------------------------------------------------------- */
 
 /* What the skew says of the experts, as it would for routing. */
-static enum ep_status fill_means(const char *text, struct ep_logits *l)
+static enum ep_status fill_shares(const char *text, struct ep_logits *l)
 {
     enum ep_status status;
     struct ep_skew *skew = NULL;
@@ -46,16 +46,14 @@ static enum ep_status fill_means(const char *text, struct ep_logits *l)
         goto out;
     }
     EP_TRY(ep_popularity_fill_shares(skew, l->num_experts, l->seed, l->shares));
-    for (int64_t e = 0; e < l->num_experts; e++) { /* -inf where it is never chosen */
-        l->means[e] = log(l->shares[e] * (double)l->num_experts);
-    }
 out:
     ep_skew_destroy(skew);
     return status;
 }
 
-enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t seed,
-                                struct ep_logits **logits)
+/* Logits of what the skew `text` says of the experts, or of given shares. */
+static enum ep_status create(const char *text, const double *shares, int64_t num_experts,
+                             uint64_t seed, struct ep_logits **logits)
 {
     enum ep_status status = EP_OK;
     struct ep_logits *made = calloc(1, sizeof *made);
@@ -70,12 +68,31 @@ enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t 
             ep_error_set(EP_ENOMEM, "no memory for logits of %" PRId64 " experts", num_experts);
         goto out;
     }
-    EP_TRY(fill_means(text, made));
+    if (shares != NULL) {
+        memcpy(made->shares, shares, (size_t)num_experts * sizeof *shares);
+    } else {
+        EP_TRY(fill_shares(text, made));
+    }
+    for (int64_t e = 0; e < num_experts; e++) { /* -inf where it is never chosen */
+        made->means[e] = log(made->shares[e] * (double)num_experts);
+    }
     *logits = made;
     made = NULL;
 out:
     ep_logits_destroy(made);
     return status;
+}
+
+enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t seed,
+                                struct ep_logits **logits)
+{
+    return create(text, NULL, num_experts, seed, logits);
+}
+
+enum ep_status ep_logits_create_of(const double *shares, int64_t num_experts, uint64_t seed,
+                                   struct ep_logits **logits)
+{
+    return create(NULL, shares, num_experts, seed, logits);
 }
 
 /* --- files ----------------------------------------------------------------------------------- */

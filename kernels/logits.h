@@ -19,6 +19,10 @@ struct ep_logits;
 EP_MUST_CHECK enum ep_status ep_logits_create(const char *text, int64_t num_experts, uint64_t seed,
                                               struct ep_logits **logits);
 
+/** The same of given shares [num_experts] >= 0, sum 1; copied. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_logits_create_of(const double *shares, int64_t num_experts,
+                                                 uint64_t seed, struct ep_logits **logits);
+
 /** Logits of a file: .npy of fp32 or fp64, [tokens][experts]; anything else is read as CSV, whose
  *  header names the experts in turn: e0,e1,...  -inf is allowed there and in .npy.
  *  num_experts  0 = as many as the file has; else others are refused

@@ -414,6 +414,42 @@ out:
     return status;
 }
 
+/* ln P(a token of top_k successive draws has none of the group), an expert of which is e^log_weight times as
+ * likely as another: the chance that every draw takes one of the others. */
+static double log_none(const struct ep_router *router, double log_weight)
+{
+    const double group = (double)router->skew->count * exp(log_weight);
+    double sum = 0;
+    for (int64_t i = 0; i < router->top_k; i++) {
+        const double others = (double)(router->num_experts - router->skew->count - i);
+        sum += log(others / (others + group));
+    }
+    return sum;
+}
+
+/* The weight at which the share F of tokens draws one of the group: log_none falls with it. */
+static void fill_khot_shares(const struct ep_router *router, double *shares)
+{
+    const struct state *state = router->state;
+    const int64_t size = router->skew->count;
+    const double target = log1p(-router->skew->value);
+    double low = -600;
+    double high = 600;
+    for (int i = 0; i < 100; i++) {
+        const double middle = (low + high) / 2;
+        if (log_none(router, middle) > target) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    const double weight = exp((low + high) / 2);
+    const double sum = (double)size * weight + (double)(router->num_experts - size);
+    for (int64_t i = 0; i < router->num_experts; i++) {
+        shares[state->order[i]] = (i < size ? weight : 1) / sum;
+    }
+}
+
 /* --- generating --------------------------------------------------------------------------- */
 
 static void draw_token(const struct ep_router *router, struct ep_random *random, int64_t token,
@@ -479,5 +515,6 @@ const struct ep_skew_policy ep_skew_khot = {
     .parse = parse_khot,
     .prepare = prepare_khot,
     .generate = generate,
+    .fill_shares = fill_khot_shares,
     .release = release,
 };

@@ -240,6 +240,7 @@ struct ep_record {
     int64_t shared_ffn; /* of all shared experts together */
     char *activation;   /* kernels/ffn.h: swiglu, ... */
     char *backend;      /* of the GEMMs */
+    char *remedy;       /* against the skew, where several are compared: none, drop, ... */
     struct ep_f64s compute_s;     /* [ranks] medians: experts and shared experts */
     struct ep_f64s wait_matrix_s; /* [ranks][ranks]: rank i (line) waited for rank j, exchanges summed */
     double straggler;             /* compute: slowest rank over mean */

@@ -220,6 +220,7 @@ static const struct ep_column record_columns[] = {
     {"shared_ffn", EP_COLUMN_I64, LAYER, LAYER, F(shared_ffn)},
     {"activation", EP_COLUMN_TEXT, LAYER, LAYER, F(activation)},
     {"backend", EP_COLUMN_TEXT, LAYER, LAYER, F(backend)},
+    {"remedy", EP_COLUMN_TEXT, LAYER, 0, F(remedy)},
     {"compute_s", EP_COLUMN_F64S, LAYER, 0, F(compute_s)},
     {"wait_matrix_s", EP_COLUMN_F64S, LAYER, 0, F(wait_matrix_s)},
     {"straggler", EP_COLUMN_F64, LAYER, 0, F(straggler)},

@@ -61,6 +61,31 @@ ranks 3 layer --tokens 4 --experts 9 $small --append sweep >out 2>err || fail "a
 ranks 2 layer --tokens 16 --experts 8 --skew hot:1.5 $small -o hot >out 2>err || fail "hot failed"
 grep -q 'skipped: one-rank' err || fail "a missing efficiency is not told"
 
+# Remedies side by side, the hot expert by default; replicas for comm too.
+ranks 2 layer --remedies --tokens 32 --experts 8 --dtype fp32 $small -o remedies >out 2>err || fail "remedies failed"
+[ "$(grep '"ranks":2' remedies/records.jsonl | grep -o '"remedy":"[a-z-]*"' | sort | tr -d '\n')" = \
+    '"remedy":"balance""remedy":"drop""remedy":"expert-choice""remedy":"none""remedy":"replicas"' ] ||
+    fail "not five remedies"
+grep -q '"verified":false' remedies/records.jsonl && fail "a remedy is wrong"
+[ "$(sed -n '2,6s/ .*//p' out | tr '\n' ' ')" = 'none drop balance expert-choice replicas ' ] ||
+    fail "the table has other rows"
+of() { # REMEDY KEY: of two ranks
+    grep '"ranks":2' remedies/records.jsonl | grep "\"remedy\":\"$1\"" | grep -o "\"$2\":[^,]*" | cut -d: -f2
+}
+[ "$(of drop dropped)" -gt 0 ] && [ "$(of none dropped)" = null ] || fail "drop alone drops"
+[ "$(of replicas placement)" = '"eplb+1"' ] && [ "$(of none placement)" = '"contiguous"' ] || fail "placements"
+[ "$(of expert-choice router)" = '"expert-choice"' ] && [ "$(of balance skew)" = '"uniform"' ] || fail "routings"
+ranks 3 comm --replicas 3 --tokens 9 --experts 6 --hidden 16 --skew khot:1:0.9 --iters 3 --visits 1 -o more >out 2>err ||
+    fail "comm with replicas failed"
+[ "$(grep -c '"verified":true' more/records.jsonl)" = 2 ] || fail "replicas are wrong"
+id=$(sed -n 1p more/records.jsonl | grep -o '"record_id":"[^"]*"' | cut -d'"' -f4)
+ranks 3 run --append more --repeat "$id" >out 2>err || fail "--repeat failed"
+[ "$(grep -o '"case":"comm/dispatch[^"]*"' more/records.jsonl | sort -u | wc -l)" = 1 ] || fail "replicas are not repeated"
+
+refused 2 'depends on where experts are' layer -n 2 --replicas 2 --skew hot:1.5 --experts 8
+refused 2 'give only one' comm --replicas 2 --placement map.json
+refused 2 '--remedies sets it' layer --remedies --router softmax
+refused 2 "'magic' is none of none, drop" layer --remedies=none,magic
 refused 2 'a layer dispatches and combines' layer --op dispatch
 refused 2 'moves nothing' layer --transport null
 refused 2 'no back end multiplies fp8' layer --dtype fp8

@@ -50,16 +50,19 @@ static void count(const struct ep_routing *r, int64_t *counts)
 }
 
 /* Experts of ranks 0 to 2 together, by the router on logits and by the skew itself: both draw in
- * proportion to rank^-1 without replacement, so counts n and m of 9,000 tokens differ by no more
- * than 5 standard deviations, sqrt(n + m) at most. */
+ * proportion to rank^-1 without replacement, or one expert for 0.6 of the tokens, so counts n and m of
+ * 9,000 tokens differ by no more than 5 standard deviations, sqrt(n + m) at most. */
 static void test_popularity(void **state)
 {
     (void)state;
-    static const int64_t top_k[] = {1, 4};
-    for (int i = 0; i < 2; i++) {
+    static const struct {
+        const char *skew;
+        int64_t top_k;
+    } cases[] = {{"zipf:1", 1}, {"zipf:1", 4}, {"khot:1:0.6", 1}, {"khot:1:0.6", 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct rig rig;
         int64_t by_gate[EXPERTS] = {0}, by_skew[EXPERTS] = {0};
-        set_up("zipf:1", "softmax", top_k[i], 5, &rig);
+        set_up(cases[i].skew, "softmax", cases[i].top_k, 5, &rig);
         for (int rank = 0; rank < RANKS; rank++) {
             struct ep_routing r;
             CHECK_OK(ep_gate_source_generate(rig.source, rank, false, &r));
@@ -77,7 +80,7 @@ static void test_popularity(void **state)
             most = by_gate[e] > most ? by_gate[e] : most;
             total += by_gate[e];
         }
-        assert_int_equal(total, RANKS * TOKENS * top_k[i]);
+        assert_int_equal(total, RANKS * TOKENS * cases[i].top_k);
         assert_true(most > 3 * total / EXPERTS); /* it is skewed at all */
         tear_down(&rig);
     }
