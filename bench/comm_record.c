@@ -169,6 +169,11 @@ out:
     return status;
 }
 
+static int64_t combine_passes(const struct ep_comm_setting *s)
+{
+    return s->point->transport->combine_passes > 0 ? s->point->transport->combine_passes : 1;
+}
+
 static enum ep_status fill_features(struct ep_session *session, const struct ep_comm_setting *s,
                                     enum ep_op op, struct ep_record *record)
 {
@@ -184,6 +189,9 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     EP_TRY(fill_bytes(s, op, record->row_bytes, rows, rows + pairs, record));
     if (op == EP_OP_COMBINE) {
         ep_traffic_transpose(s->sent, num_ranks, rows);
+        for (size_t i = 0; i < pairs; i++) {
+            rows[i] *= combine_passes(s);
+        }
     } else {
         memcpy(rows, s->sent, pairs * sizeof *rows);
     }
@@ -346,6 +354,17 @@ out:
     return status;
 }
 
+static int64_t padding_rows(const struct ep_comm_setting *s, enum ep_op op)
+{
+    const int64_t num_ranks = s->traffic.num_ranks;
+    int64_t remote = 0;
+    for (int64_t i = 0; i < num_ranks * num_ranks; i++) {
+        remote += i % (num_ranks + 1) == 0 ? 0 : s->sent[i];
+    }
+    const int64_t once = s->padding_bytes / ep_dtype_row_bytes(s->point->dtype, s->point->hidden);
+    return op == EP_OP_DISPATCH ? once : once + (combine_passes(s) - 1) * remote;
+}
+
 static enum ep_status fill_names(const struct ep_session *session, const struct ep_comm_setting *s,
                                  enum ep_op op, struct ep_record *record)
 {
@@ -363,10 +382,7 @@ static enum ep_status fill_names(const struct ep_session *session, const struct 
     record->row_bytes = ep_dtype_row_bytes(dtype, point->hidden);
     record->skew_achieved = achieved_skew(&s->traffic);
     record->metadata_bytes = op == EP_OP_DISPATCH ? s->metadata_bytes : 0;
-    record->padding_bytes =
-        op == EP_OP_DISPATCH
-            ? s->padding_bytes
-            : s->padding_bytes / ep_dtype_row_bytes(point->dtype, point->hidden) * record->row_bytes;
+    record->padding_bytes = padding_rows(s, op) * record->row_bytes;
     EP_TRY(ep_record_set_text(&record->transport, "%s", point->transport->name));
     EP_TRY(ep_record_set_text(&record->algorithm, "%s", point->algorithm));
     EP_TRY(ep_record_set_text(&record->op, "%s", ep_op_name(op)));

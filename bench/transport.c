@@ -15,6 +15,9 @@ extern const struct ep_transport ep_transport_pairwise;
 extern const struct ep_transport ep_transport_hier;
 extern const struct ep_transport ep_transport_hier2d;
 extern const struct ep_transport ep_transport_allgather;
+extern const struct ep_transport ep_transport_allgather_ring;
+extern const struct ep_transport ep_transport_allreduce;
+extern const struct ep_transport ep_transport_allreduce_ring;
 extern const struct ep_transport ep_transport_rma;
 extern const struct ep_transport ep_transport_shm;
 
@@ -22,7 +25,8 @@ const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
     &ep_transport_alltoallv_dedup, &ep_transport_pairwise,
     &ep_transport_hier, &ep_transport_hier2d,
-    &ep_transport_allgather, &ep_transport_rma, &ep_transport_shm, NULL,
+    &ep_transport_allgather, &ep_transport_allgather_ring, &ep_transport_allreduce,
+    &ep_transport_allreduce_ring, &ep_transport_rma, &ep_transport_shm, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };
@@ -30,7 +34,7 @@ enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };
 enum ep_status ep_transport_find(const char *name, const struct ep_transport **transport)
 {
     const char *names[NUM_TRANSPORTS];
-    char all[256] = "";
+    char all[512] = "";
     for (int i = 0; i < NUM_TRANSPORTS; i++) {
         names[i] = ep_transports[i]->name;
         if (strcmp(names[i], name) == 0) {

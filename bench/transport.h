@@ -75,12 +75,13 @@ struct ep_transport {
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
     bool shares;         /* needs the arena in shared memory */
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
+    int combine_passes;  /* combine sends the transpose of what dispatch does this often; 0 = once */
     struct ep_transport_op ops[EP_NUM_OPS];
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);
     void (*view)(const void *state, struct ep_expert_rows *rows); /* NULL for null */
     /* Rows this rank really puts on the way to each rank in a dispatch, padding and self included;
-     * rows [num_ranks], overwritten. Combine sends the transpose. */
+     * rows [num_ranks], overwritten. Combine sends the transpose, combine_passes times. */
     void (*sent_rows)(const void *state, int64_t *rows);
     void (*extras)(const void *state, struct ep_transport_extras *extras);
     void (*destroy)(void *state);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transport `allgather`: every rank gets every token (MPI_Allgatherv) and takes what its experts need;
- * combine sums each token's results over all ranks (MPI_Reduce_scatter). What is sent does not depend on
- * the routing: rows nobody asked for count as padding. */
+/* What expert parallelism is weighed against: every rank gets every token and takes what its experts need;
+ * combine sums each token's results over all ranks. `allgather` by MPI_Allgatherv and MPI_Reduce_scatter,
+ * `allreduce` with all sums on all ranks (MPI_Allreduce), each also on a ring. What is sent does not depend
+ * on the routing: rows nobody asked for count as padding. */
 #include "bench/comm_mpi.h"
+#include "bench/ring.h"
 #include "bench/transport.h"
 #include "kernels/combine.h"
 
@@ -14,7 +16,7 @@ struct state {
     int rank, num_ranks;
     int64_t num_tokens;   /* of all ranks */
     int64_t *tokens;      /* [num_ranks] of each */
-    int *ints;            /* [5][num_ranks]: rows, starts; choices, starts; elements of results */
+    int *ints;            /* [6][num_ranks]: rows, starts; choices, starts; elements of results, starts */
     int32_t *all_idx;     /* [num_tokens][top_k] slot of each choice, -1 unused */
     float *all_weight;    /* the same shape */
     int32_t *slots;       /* [local tokens][top_k] this rank's part of all_idx */
@@ -28,19 +30,34 @@ struct state {
     char *gathered;        /* [num_tokens][row_bytes] */
     char *partial;         /* [num_tokens][combine_row_bytes] this rank's sums */
     char *rows, *outputs;  /* expert-major */
+    char *scratch;         /* ring: the largest block of partial sums */
     MPI_Datatype row;
     MPI_Op sum;
 };
 
 /* bf16 + bf16, rounded: what a reduction in that type does at each step. */
-static void sum_bf16(void *in, void *in_out, int *num, MPI_Datatype *type)
+static void add_bf16(const void *in, void *in_out, int64_t num)
 {
     const uint16_t *a = in;
     uint16_t *b = in_out;
-    (void)type;
-    for (int i = 0; i < *num; i++) {
+    for (int64_t i = 0; i < num; i++) {
         b[i] = ep_bf16_from_f32(ep_bf16_to_f32(a[i]) + ep_bf16_to_f32(b[i]));
     }
+}
+
+static void add_f32(const void *in, void *in_out, int64_t num)
+{
+    const float *a = in;
+    float *b = in_out;
+    for (int64_t i = 0; i < num; i++) {
+        b[i] += a[i];
+    }
+}
+
+static void sum_bf16(void *in, void *in_out, int *num, MPI_Datatype *type)
+{
+    (void)type;
+    add_bf16(in, in_out, *num);
 }
 
 static void find_slots(struct state *s)
@@ -167,15 +184,85 @@ static enum ep_status run_combine_pack(void *state)
     return EP_OK;
 }
 
+static MPI_Datatype element_of(const struct state *s)
+{
+    return s->exchange->combine_dtype == EP_FP32 ? MPI_FLOAT : MPI_UINT16_T;
+}
+
 static enum ep_status run_combine_exchange(void *state)
 {
     struct state *s = state;
     const struct ep_exchange *x = s->exchange;
     const bool fp32 = x->combine_dtype == EP_FP32;
     return ep_comm_check(MPI_Reduce_scatter(s->partial, x->results, s->ints + 4 * s->num_ranks,
-                                            fp32 ? MPI_FLOAT : MPI_UINT16_T,
-                                            fp32 ? MPI_SUM : s->sum, ep_comm_handle(x->comm)),
+                                            element_of(s), fp32 ? MPI_SUM : s->sum,
+                                            ep_comm_handle(x->comm)),
                          "MPI_Reduce_scatter of results");
+}
+
+/* All sums on all ranks; sent as what each rank puts in, out and back. */
+static enum ep_status run_allreduce(void *state)
+{
+    struct state *s = state;
+    const struct ep_exchange *x = s->exchange;
+    const bool fp32 = x->combine_dtype == EP_FP32;
+    return ep_comm_check(MPI_Allreduce(MPI_IN_PLACE, s->partial, (int)(s->num_tokens * x->hidden),
+                                       element_of(s), fp32 ? MPI_SUM : s->sum,
+                                       ep_comm_handle(x->comm)),
+                         "MPI_Allreduce of results");
+}
+
+/* What is sent: all blocks of rows but one, to the next rank. */
+static enum ep_status run_ring_exchange(void *state)
+{
+    struct state *s = state;
+    const struct ep_exchange *x = s->exchange;
+    const struct ep_ring ring = {
+        .handle = ep_comm_handle(x->comm), .rank = s->rank, .num_ranks = s->num_ranks,
+        .count = s->ints, .start = s->ints + s->num_ranks,
+        .element = s->row, .element_bytes = x->row_bytes,
+    };
+    memcpy(s->gathered + ring.start[s->rank] * x->row_bytes, x->tokens,
+           (size_t)(ring.count[s->rank] * x->row_bytes));
+    return ep_ring_allgather(&ring, s->gathered);
+}
+
+/* The other way round, so that it is the transpose of dispatch. */
+static struct ep_ring ring_of_sums(const struct state *s)
+{
+    return (struct ep_ring){
+        .handle = ep_comm_handle(s->exchange->comm), .rank = s->rank, .num_ranks = s->num_ranks,
+        .count = s->ints + 4 * s->num_ranks, .start = s->ints + 5 * s->num_ranks,
+        .element = element_of(s),
+        .element_bytes = s->exchange->combine_row_bytes / s->exchange->hidden,
+        .backward = true,
+    };
+}
+
+static enum ep_status run_ring_reduce_scatter(void *state)
+{
+    struct state *s = state;
+    const struct ep_ring ring = ring_of_sums(s);
+    return ep_ring_reduce_scatter(&ring, s->exchange->combine_dtype == EP_FP32 ? add_f32 : add_bf16,
+                                  s->partial, s->scratch);
+}
+
+static enum ep_status run_ring_allreduce(void *state)
+{
+    struct state *s = state;
+    const struct ep_ring ring = ring_of_sums(s);
+    const enum ep_status status = run_ring_reduce_scatter(state);
+    return status == EP_OK ? ep_ring_allgather(&ring, s->partial) : status;
+}
+
+/* This rank's tokens out of what is there of all. */
+static enum ep_status run_combine_unpack(void *state)
+{
+    struct state *s = state;
+    const struct ep_exchange *x = s->exchange;
+    memcpy(x->results, s->partial + s->ints[s->num_ranks + s->rank] * x->combine_row_bytes,
+           (size_t)(s->tokens[s->rank] * x->combine_row_bytes));
+    return EP_OK;
 }
 
 static int64_t unpack_bytes(const void *state)
@@ -188,6 +275,12 @@ static int64_t combine_pack_bytes(const void *state)
 {
     const struct state *s = state;
     return (s->max_copies + s->num_tokens) * s->exchange->combine_row_bytes;
+}
+
+static int64_t combine_unpack_bytes(const void *state)
+{
+    const struct state *s = state;
+    return 2 * s->tokens[s->rank] * s->exchange->combine_row_bytes;
 }
 
 static void destroy(void *state)
@@ -221,7 +314,7 @@ static enum ep_status allocate(const struct ep_exchange *exchange, struct state 
     struct state *s = calloc(1, sizeof *s);
     *state = s;
     if (s == NULL) {
-        return ep_error_set(EP_ENOMEM, "allgather: no memory");
+        return ep_error_set(EP_ENOMEM, "no memory for a transport");
     }
     const int32_t *experts = NULL;
     s->exchange = exchange;
@@ -231,12 +324,12 @@ static enum ep_status allocate(const struct ep_exchange *exchange, struct state 
     s->num_ranks = (int)ranks;
     s->num_local = ep_placement_local_experts(exchange->placement, s->rank, &experts);
     s->tokens = calloc(ranks, sizeof *s->tokens);
-    s->ints = calloc(5 * ranks, sizeof *s->ints);
+    s->ints = calloc(6 * ranks, sizeof *s->ints);
     s->expert_start = calloc((size_t)s->num_local + 1, sizeof *s->expert_start);
     s->next = calloc((size_t)s->num_local + 1, sizeof *s->next);
     return s->tokens != NULL && s->ints != NULL && s->expert_start != NULL && s->next != NULL
                ? EP_OK
-               : ep_error_set(EP_ENOMEM, "allgather: no memory for %zu ranks", ranks);
+               : ep_error_set(EP_ENOMEM, "no memory for %zu ranks", ranks);
 }
 
 /* All that follows from how many tokens each rank has. */
@@ -258,6 +351,7 @@ static enum ep_status allocate_tokens(struct state *s)
         s->ints[2 * s->num_ranks + r] = (int)(s->tokens[r] * top_k);
         s->ints[3 * s->num_ranks + r] = (int)(start * top_k);
         s->ints[4 * s->num_ranks + r] = (int)(s->tokens[r] * x->hidden);
+        s->ints[5 * s->num_ranks + r] = (int)(start * x->hidden);
         start += (int)s->tokens[r];
     }
     const size_t choices = (size_t)(s->num_tokens * top_k) + 1;
@@ -266,7 +360,7 @@ static enum ep_status allocate_tokens(struct state *s)
     s->slots = calloc((size_t)(x->routing->num_tokens * top_k) + 1, sizeof *s->slots);
     s->token_start = calloc((size_t)s->num_tokens + 1, sizeof *s->token_start);
     if (s->all_idx == NULL || s->all_weight == NULL || s->slots == NULL || s->token_start == NULL) {
-        status = ep_error_set(EP_ENOMEM, "allgather: no memory for %zu choices", choices);
+        status = ep_error_set(EP_ENOMEM, "no memory for %zu choices", choices);
         goto out;
     }
     EP_TRY(ep_comm_type_of_row(x->row_bytes, &s->row));
@@ -284,7 +378,7 @@ static enum ep_status allocate_copies(struct state *s)
     s->copy_row = calloc((size_t)s->max_copies + 1, sizeof *s->copy_row);
     s->copy_weight = calloc((size_t)s->max_copies + 1, sizeof *s->copy_weight);
     if (s->copy_row == NULL || s->copy_weight == NULL) {
-        status = ep_error_set(EP_ENOMEM, "allgather: no memory for tables of copies");
+        status = ep_error_set(EP_ENOMEM, "no memory for tables of copies");
         goto out;
     }
     EP_TRY(ep_arena_alloc(x->arena, s->num_tokens * x->row_bytes, "allgather", &memory));
@@ -295,6 +389,12 @@ static enum ep_status allocate_copies(struct state *s)
     s->rows = memory;
     EP_TRY(ep_arena_alloc(x->arena, s->max_copies * x->combine_row_bytes, "allgather", &memory));
     s->outputs = memory;
+    int64_t most = 0;
+    for (int r = 0; r < s->num_ranks; r++) {
+        most = s->tokens[r] > most ? s->tokens[r] : most;
+    }
+    EP_TRY(ep_arena_alloc(x->arena, most * x->combine_row_bytes, "allgather", &memory));
+    s->scratch = memory;
     place(s);
 out:
     return status;
@@ -335,6 +435,16 @@ static void sent_rows(const void *state, int64_t *rows)
     }
 }
 
+/* Own rows stay; all others come through the ring, and all but the next rank's go on. */
+static void ring_sent_rows(const void *state, int64_t *rows)
+{
+    const struct state *s = state;
+    const int next = (s->rank + 1) % s->num_ranks;
+    memset(rows, 0, (size_t)s->num_ranks * sizeof *rows);
+    rows[next] = s->num_tokens - s->tokens[next];
+    rows[s->rank] = s->tokens[s->rank];
+}
+
 /* Rows that the rank-dedup basis does not count: sent to ranks without an expert of the token. */
 static void extras(const void *state, struct ep_transport_extras *e)
 {
@@ -361,24 +471,49 @@ static void extras(const void *state, struct ep_transport_extras *e)
     };
 }
 
+#define DISPATCH(exchange)                                                                         \
+    {.phases = {{"counts", run_counts, NULL},                                                      \
+                {"exchange", exchange, NULL},                                                      \
+                {"unpack", run_unpack, unpack_bytes}},                                             \
+     .num_phases = 3}
+#define COMBINE(exchange)                                                                          \
+    {.phases = {{"pack", run_combine_pack, combine_pack_bytes},                                    \
+                {"exchange", exchange, NULL},                                                      \
+                {"unpack", run_combine_unpack, combine_unpack_bytes}},                             \
+     .num_phases = 3}
+#define FUNCTIONS(sent)                                                                            \
+    .basis = EP_BASIS_RANK, .pads = true, .roundings = EP_ROUNDINGS_PER_RANK, .create = create,    \
+    .view = view, .sent_rows = sent, .extras = extras, .destroy = destroy
+
 const struct ep_transport ep_transport_allgather = {
     .name = "allgather",
     .summary = "every token to every rank, MPI_Allgatherv; results by MPI_Reduce_scatter",
-    .basis = EP_BASIS_RANK,
-    .pads = true,
-    .roundings = EP_ROUNDINGS_PER_RANK,
-    .ops = {
-        [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
-                                       {"exchange", run_exchange, NULL},
-                                       {"unpack", run_unpack, unpack_bytes}},
-                            .num_phases = 3},
-        [EP_OP_COMBINE] = {.phases = {{"pack", run_combine_pack, combine_pack_bytes},
-                                      {"exchange", run_combine_exchange, NULL}},
-                           .num_phases = 2},
-    },
-    .create = create,
-    .view = view,
-    .sent_rows = sent_rows,
-    .extras = extras,
-    .destroy = destroy,
+    .ops = {DISPATCH(run_exchange),
+            {.phases = {{"pack", run_combine_pack, combine_pack_bytes},
+                        {"exchange", run_combine_exchange, NULL}},
+             .num_phases = 2}},
+    FUNCTIONS(sent_rows),
+};
+
+const struct ep_transport ep_transport_allgather_ring = {
+    .name = "allgather-ring",
+    .summary = "the same on a ring: P - 1 steps of MPI_Isend and MPI_Irecv to the next rank",
+    .ops = {DISPATCH(run_ring_exchange), COMBINE(run_ring_reduce_scatter)},
+    FUNCTIONS(ring_sent_rows),
+};
+
+const struct ep_transport ep_transport_allreduce = {
+    .name = "allreduce",
+    .summary = "dispatch as allgather; results of all tokens to all ranks by MPI_Allreduce",
+    .combine_passes = 2,
+    .ops = {DISPATCH(run_exchange), COMBINE(run_allreduce)},
+    FUNCTIONS(sent_rows),
+};
+
+const struct ep_transport ep_transport_allreduce_ring = {
+    .name = "allreduce-ring",
+    .summary = "the same on a ring: reduce-scatter, then all-gather",
+    .combine_passes = 2,
+    .ops = {DISPATCH(run_ring_exchange), COMBINE(run_ring_allreduce)},
+    FUNCTIONS(ring_sent_rows),
 };
