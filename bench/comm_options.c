@@ -57,7 +57,8 @@ static const struct argp_option options[] = {
      "fp32 or bf16: rows of combine (default: --dtype, bf16 where that is fp8)", 1},
     {NULL, 0, NULL, 0, "How it is sent:", 2},
     {"transport", KEY_TRANSPORT, "LIST", 0,
-     "null, alltoall, alltoallv, alltoallv-dedup, pairwise, hier, hier2d, allgather, rma, shm "
+     "null, alltoall, alltoallv, alltoallv-dedup, pairwise, hier, hier2d, allgather, "
+     "allgather-ring, allreduce, allreduce-ring, rma, shm "
      "(default alltoallv)", 2},
     {"algorithm", KEY_ALGORITHM, "LIST", 0,
      "all-to-all of the MPI library: default, linear, pairwise", 2},

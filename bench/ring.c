@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Steps of a ring. */
 #include "bench/ring.h"
 
 enum { TAG_RING = 2 };

@@ -47,6 +47,16 @@ const struct ep_figure ep_figures[] = {
                 "without these clocks.",
      .script = "plots/phases.gp",
      .fill = ep_figure_phases},
+    {.name = "against",
+     .title = "Expert parallelism against all-reduce",
+     .caption = "Across: top-k. Up, first panel: exchange time of a layer. All-to-alls (dispatch and combine) "
+                "send one row per token and expert, so they grow with top-k and with the busiest rank's "
+                "share; collectives move every token to every rank whatever the routing: an all-reduce of "
+                "the layer's results, or all-gather and reduce-scatter. Uniform all-to-alls send as many "
+                "bytes as an all-reduce where top-k is the number of ranks (dashed). Second panel: that "
+                "time over the time of the busiest port's bytes at the best rate that any point reached.",
+     .script = "plots/against.gp",
+     .fill = ep_figure_against},
     {.name = "gemm_rate",
      .title = "Expert GEMM rate against tokens per expert",
      .caption = "Rate of one rank. The roofline is the least of the measured peak of the dtype and what "

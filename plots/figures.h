@@ -56,6 +56,7 @@ enum ep_status ep_figure_time_skew(const struct ep_figure_input *in, struct ep_s
 enum ep_status ep_figure_bandwidth_skew(const struct ep_figure_input *in, struct ep_sheet *sheet);
 enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
                                             struct ep_sheet *sheet);
+enum ep_status ep_figure_against(const struct ep_figure_input *in, struct ep_sheet *sheet);
 enum ep_status ep_figure_phases(const struct ep_figure_input *in, struct ep_sheet *sheet);
 enum ep_status ep_figure_gemm_rate(const struct ep_figure_input *in, struct ep_sheet *sheet);
 enum ep_status ep_figure_links(const struct ep_figure_input *in, struct ep_sheet *sheet);

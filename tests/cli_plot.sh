@@ -8,7 +8,7 @@ names="bandwidth_size time_skew bandwidth_skew predicted_measured phases gemm_ra
 
 "$make_run" run noise=0.02
 "$EPBENCH" plot run >drawn 2>talk
-[ ! -s talk ]
+[ "$(grep -vc '^epbench plot: against: not drawn: it takes' talk)" = 0 ] # no all-reduce in this run
 for name in $names; do
     grep -qx "run/plots/$name.svg" drawn
     [ -s run/plots/$name.tsv ] && [ -s run/plots/$name.gp ]
@@ -51,7 +51,7 @@ sed -i 's|"machine":"[^"]*"|@@|; s|"machine": "[^"]*"|@@|' odd/run.json
 sed -i 's|@@|"machine": "<b>\&A_b^{c}</b> ]]> \\"q\\" '"'s'"' `touch pwned` $(touch pwned) \\u00e9\\nnext\\\\"|' odd/run.json
 sed -i 's/"skew":"hot:2"/"skew":"<i>a_b \&`touch pwned`\x27{^}\xc3\xa9"/' odd/records.jsonl
 "$EPBENCH" plot odd >drawn 2>talk
-[ ! -s talk ] || { cat talk; exit 1; }
+[ "$(grep -vc '^epbench plot: against: not drawn: it takes' talk)" = 0 ] || { cat talk; exit 1; }
 [ "$(wc -l <drawn)" = "$(echo $names | wc -w)" ]
 [ ! -e pwned ] && [ ! -e odd/plots/pwned ]
 if command -v xmllint >/dev/null; then

@@ -210,6 +210,45 @@ static void test_skew(void **state)
     free_scene(&scene);
 }
 
+/* alltoallv's two operations under each skew against the combine of an all-reduce, which is what the
+ * dedup cases become here. */
+static void test_against(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct ep_sheet sheet;
+    make_scene(true, &scene);
+    fill(&scene.input, "against", &sheet);
+    assert_non_null(strstr(sheet.reason, "allreduce"));
+    ep_sheet_fini(&sheet);
+
+    struct ep_fit_options options;
+    ep_fit_options_default(&options);
+    for (int64_t i = 0; i < scene.records.num; i++) {
+        struct ep_record *r = &scene.records.items[i];
+        if (r->transport != NULL && strcmp(r->transport, "alltoallv-dedup") == 0) {
+            CHECK_OK(ep_record_set_text(&r->transport, "allreduce"));
+        }
+    }
+    ep_fit_fini(&scene.fit);
+    CHECK_OK(ep_fit_records(&scene.records, &options, &scene.fit));
+    fill(&scene.input, "against", &sheet);
+    assert_string_equal(sheet.reason, "");
+    /* 6 skews and the all-reduce, at 2 top-k */
+    assert_int_equal(num_rows(&sheet), 14);
+    /* uniform, top-k 2 (as in time_skew): 23 us + 3145.728 us each way, 2 x 25165824 B */
+    CHECK_NEAR(number_at(&sheet, 1, "time_s"), 2 * 3168.728e-6, 1e-11);
+    CHECK_NEAR(number_at(&sheet, 1, "port_bytes"), 2 * 25165824.0, 0);
+    /* the fastest point is its own bound */
+    double least = INFINITY;
+    for (int i = 1; i <= 14; i++) {
+        least = fmin(least, number_at(&sheet, i, "congestion"));
+    }
+    CHECK_NEAR(least, 1, 1e-9);
+    ep_sheet_fini(&sheet);
+    free_scene(&scene);
+}
+
 /* A sweep of two dtypes: what a header says of one must not hold for half of the points. */
 static void test_alike(void **state)
 {
@@ -395,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_texts),       cmocka_unit_test(test_lines),
         cmocka_unit_test(test_ticks),       cmocka_unit_test(test_bandwidth_size),
         cmocka_unit_test(test_skew),
+        cmocka_unit_test(test_against),
         cmocka_unit_test(test_alike),        cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_phases),      cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_roof_apart),

@@ -1,0 +1,84 @@
+# gnuplot gemm_rate.gp draws gemm_rate.svg from gemm_rate.tsv
+ep_name = 'gemm_rate'
+array ep_title[1]
+ep_title[1] = 'Expert GEMM rate against tokens per expert'
+array ep_sub[5]
+ep_sub[1] = 'Measured medians of one rank, 1 rank at work at once; m x'
+ep_sub[2] = '1024 times 1024 x 2048, weights from memory.'
+ep_sub[3] = 'On planted: <b>&A_b^{c}</b> ]]  "q" ''s'' `touch pwned`'
+ep_sub[4] = '$(touch pwned) é'
+ep_sub[5] = 'next\; 4 ranks on 1 node.'
+array ep_series[2]
+ep_series[1] = 'onednn bf16'
+ep_series[2] = 'cblas bf16'
+ep_num_roofs = 1
+ep_y_min = 15.9004254
+ep_y_max = 350
+array ep_roof[1]
+ep_roof[1] = 'roofline bf16, from measured peaks'
+ep_x_label = 'tokens per expert (rows of the GEMM)'
+ep_y_label = 'Gflop/s of a rank'
+# SPDX-License-Identifier: Apache-2.0
+# The look of every figure: size, fonts, colours, header, legend. Comes before each figure's own script;
+# before it stand the texts of the run at hand (ep_name, ep_title, ep_sub, ...) and nothing else.
+# Width 440 at font 13 and more: in a page 360 px wide letters are still about 10 px high.
+ep_w = 440
+ep_font = 'sans-serif'
+ep_head = 14 + 23 * |ep_title| + 17 * |ep_sub|
+set encoding utf8
+set datafile separator tab
+set datafile commentschars ''
+set datafile columnheaders
+# Okabe and Ito's colours, each with a point shape and a dash of its own.
+set linetype 1 lc rgb '#0072B2' pt 7 ps 0.7 lw 2 dt 1
+set linetype 2 lc rgb '#D55E00' pt 5 ps 0.65 lw 2 dt (9,4)
+set linetype 3 lc rgb '#009E73' pt 9 ps 0.9 lw 2 dt (3,3)
+set linetype 4 lc rgb '#CC79A7' pt 13 ps 0.9 lw 2 dt (12,3,3,3)
+set linetype 5 lc rgb '#E69F00' pt 11 ps 0.9 lw 2 dt (16,4)
+set linetype 6 lc rgb '#56B4E9' pt 4 ps 0.75 lw 2 dt (6,2,2,2,2,2)
+set linetype 7 lc rgb '#000000' pt 6 ps 0.75 lw 2 dt (2,4)
+set linetype cycle 7
+set style line 100 lc rgb '#dddddd' lw 0.6 dt 1
+set grid xtics ytics ls 100
+set border 3 lw 0.8 lc rgb '#333333'
+set tics nomirror out scale 0.5 font ep_font.',14'
+set xtics offset 0,0.35
+set key font ep_font.',14' samplen 2.4 spacing 1.1 Left reverse vertical maxcols 1
+# Pixels from the left and the top, as fractions of the drawing.
+sx(pixels) = real(pixels) / ep_w
+sy(pixels) = 1 - real(pixels) / ep_h
+series(i, x) = column('series') == i ? x : NaN
+# Evaluated by a figure's script once it has set ep_h.
+ep_open = "set terminal svg size ep_w,ep_h dynamic font ep_font.',15' noenhanced linewidth 1.1 name ep_name background rgb 'white'; set output ep_name.'.svg'; do for [ep_i = 1:|ep_title|] { set label ep_i ep_title[ep_i] at screen sx(10),sy(22 + 23 * (ep_i - 1)) left font ep_font.',18' }; do for [ep_i = 1:|ep_sub|] { set label 100 + ep_i ep_sub[ep_i] at screen sx(10),sy(18 + 23 * |ep_title| + 17 * (ep_i - 1)) left font ep_font.',13' tc rgb '#333333' }"
+# Ticks of bytes: powers of 2, ep_x_step apart.
+bytes(x) = x < 2**10 ? sprintf('%.0f B', x) : x < 2**20 ? sprintf('%.0f KiB', x / 2.0**10) : x < 2**30 ? sprintf('%.0f MiB', x / 2.0**20) : sprintf('%.0f GiB', x / 2.0**30)
+ep_byte_tics = "set xtics (); do for [ep_i = 0:50:int(log(ep_x_step) / log(2) + 0.5)] { set xtics add (bytes(2.0**ep_i) 2.0**ep_i) }"
+# Place of the plot from ep_top to ep_bottom pixels below the top, and its y label.
+ep_place = "set tmargin at screen sy(ep_top); set bmargin at screen sy(ep_bottom); set lmargin at screen sx(74); set rmargin at screen sx(ep_w - 14); set label 300 ep_y_label at screen sx(16),sy((ep_top + ep_bottom) / 2.0) center rotate by 90 font ep_font.',14'"
+# SPDX-License-Identifier: Apache-2.0
+# GEMM rate against tokens per expert, under the roofline of each dtype.
+ep_top = ep_head + 21 * (|ep_series| + ep_num_roofs) + 16
+ep_bottom = ep_top + 330
+ep_h = ep_bottom + 66
+eval ep_open
+eval ep_place
+set key at screen sx(4),sy(ep_head) top left
+set logscale x 2
+set logscale y 10
+set format x '%.0f'
+set format y '%g'
+set xlabel ep_x_label offset 0,0.7
+set yrange [ep_y_min:ep_y_max]
+set offsets graph 0.05, graph 0.05, 0, 0
+set style line 201 lc rgb '#000000' lw 2.6 dt 1
+set style line 202 lc rgb '#8a8a8a' lw 2.6 dt (10,4)
+set style line 203 lc rgb '#000000' lw 2.6 dt (2,3)
+set style line 204 lc rgb '#8a8a8a' lw 2.6 dt (2,3)
+file = ep_name.'.tsv'
+roof(i, x) = column('roof') == i ? x : NaN
+plot for [r = 1:ep_num_roofs] file using (roof(r, column('tokens_per_expert'))):(column('roofline_flops_per_s') / 1e9) with lines ls 200 + r notitle, \
+     for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('flops_per_s') / 1e9) with lines lt i lw 1.6 notitle, \
+     for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('low_flops_per_s') / 1e9):(0):(column('high_flops_per_s') / 1e9 - column('low_flops_per_s') / 1e9) with vectors heads size screen 0.009,90 lc i lw 1.4 dt 1 notitle, \
+     for [i = 1:|ep_series|] file using (series(i, column('tokens_per_expert'))):(column('flops_per_s') / 1e9) with points lt i notitle, \
+     for [i = 1:|ep_series|] NaN with linespoints lt i title ep_series[i], \
+     for [r = 1:ep_num_roofs] NaN with lines ls 200 + r title ep_roof[r]

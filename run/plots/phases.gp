@@ -1,0 +1,81 @@
+# gnuplot phases.gp draws phases.svg from phases.tsv
+ep_name = 'phases'
+array ep_title[1]
+ep_title[1] = 'Where the time of a dispatch goes'
+array ep_sub[6]
+ep_sub[1] = 'Measured; shares of the phases'' medians, from a pass of'
+ep_sub[2] = 'their own. Below: transport, tokens per rank, the whole'
+ep_sub[3] = 'without phase clocks. Top-k 4, uniform routing, bf16,'
+ep_sub[4] = 'hidden 1024, 16 experts, barrier, warm buffers, thp pages.'
+ep_sub[5] = 'On planted: no machine: synthetic records of'
+ep_sub[6] = 'tests/planted.c; 4 ranks on 1 node.'
+array ep_series[4]
+ep_series[1] = 'pack'
+ep_series[2] = 'counts'
+ep_series[3] = 'exchange'
+ep_series[4] = 'unpack'
+array ep_bar[6]
+ep_bar[1] = 'alltoallv 128: 481 us'
+ep_bar[2] = 'alltoallv 1024: 3.59 ms'
+ep_bar[3] = 'alltoallv 8192: 28.8 ms'
+ep_bar[4] = 'alltoallv-dedup 128: 338 us'
+ep_bar[5] = 'alltoallv-dedup 1024: 2.47 ms'
+ep_bar[6] = 'alltoallv-dedup 8192: 19.8 ms'
+ep_y_label = 'share of the phases, %'
+# SPDX-License-Identifier: Apache-2.0
+# The look of every figure: size, fonts, colours, header, legend. Comes before each figure's own script;
+# before it stand the texts of the run at hand (ep_name, ep_title, ep_sub, ...) and nothing else.
+# Width 440 at font 13 and more: in a page 360 px wide letters are still about 10 px high.
+ep_w = 440
+ep_font = 'sans-serif'
+ep_head = 14 + 23 * |ep_title| + 17 * |ep_sub|
+set encoding utf8
+set datafile separator tab
+set datafile commentschars ''
+set datafile columnheaders
+# Okabe and Ito's colours, each with a point shape and a dash of its own.
+set linetype 1 lc rgb '#0072B2' pt 7 ps 0.7 lw 2 dt 1
+set linetype 2 lc rgb '#D55E00' pt 5 ps 0.65 lw 2 dt (9,4)
+set linetype 3 lc rgb '#009E73' pt 9 ps 0.9 lw 2 dt (3,3)
+set linetype 4 lc rgb '#CC79A7' pt 13 ps 0.9 lw 2 dt (12,3,3,3)
+set linetype 5 lc rgb '#E69F00' pt 11 ps 0.9 lw 2 dt (16,4)
+set linetype 6 lc rgb '#56B4E9' pt 4 ps 0.75 lw 2 dt (6,2,2,2,2,2)
+set linetype 7 lc rgb '#000000' pt 6 ps 0.75 lw 2 dt (2,4)
+set linetype cycle 7
+set style line 100 lc rgb '#dddddd' lw 0.6 dt 1
+set grid xtics ytics ls 100
+set border 3 lw 0.8 lc rgb '#333333'
+set tics nomirror out scale 0.5 font ep_font.',14'
+set xtics offset 0,0.35
+set key font ep_font.',14' samplen 2.4 spacing 1.1 Left reverse vertical maxcols 1
+# Pixels from the left and the top, as fractions of the drawing.
+sx(pixels) = real(pixels) / ep_w
+sy(pixels) = 1 - real(pixels) / ep_h
+series(i, x) = column('series') == i ? x : NaN
+# Evaluated by a figure's script once it has set ep_h.
+ep_open = "set terminal svg size ep_w,ep_h dynamic font ep_font.',15' noenhanced linewidth 1.1 name ep_name background rgb 'white'; set output ep_name.'.svg'; do for [ep_i = 1:|ep_title|] { set label ep_i ep_title[ep_i] at screen sx(10),sy(22 + 23 * (ep_i - 1)) left font ep_font.',18' }; do for [ep_i = 1:|ep_sub|] { set label 100 + ep_i ep_sub[ep_i] at screen sx(10),sy(18 + 23 * |ep_title| + 17 * (ep_i - 1)) left font ep_font.',13' tc rgb '#333333' }"
+# Ticks of bytes: powers of 2, ep_x_step apart.
+bytes(x) = x < 2**10 ? sprintf('%.0f B', x) : x < 2**20 ? sprintf('%.0f KiB', x / 2.0**10) : x < 2**30 ? sprintf('%.0f MiB', x / 2.0**20) : sprintf('%.0f GiB', x / 2.0**30)
+ep_byte_tics = "set xtics (); do for [ep_i = 0:50:int(log(ep_x_step) / log(2) + 0.5)] { set xtics add (bytes(2.0**ep_i) 2.0**ep_i) }"
+# Place of the plot from ep_top to ep_bottom pixels below the top, and its y label.
+ep_place = "set tmargin at screen sy(ep_top); set bmargin at screen sy(ep_bottom); set lmargin at screen sx(74); set rmargin at screen sx(ep_w - 14); set label 300 ep_y_label at screen sx(16),sy((ep_top + ep_bottom) / 2.0) center rotate by 90 font ep_font.',14'"
+# SPDX-License-Identifier: Apache-2.0
+# Where the time of a dispatch goes: phases stacked to 100 %, a bar per transport and size.
+ep_top = ep_head + 21 * |ep_series| + 16
+ep_bottom = ep_top + 300
+ep_h = ep_bottom + 150
+eval ep_open
+eval ep_place
+set key at screen sx(4),sy(ep_head) top left
+set xrange [0.4:|ep_bar| + 0.6]
+set yrange [0:100]
+set xtics () rotate by 40 right font ep_font.',13' offset 0,0.2
+do for [j = 1:|ep_bar|] { set xtics add (ep_bar[j] j) }
+unset grid
+set grid ytics ls 100
+set boxwidth 0.7
+set style fill solid 1 noborder
+array colour[5] = ['#E69F00', '#CC79A7', '#0072B2', '#009E73', '#999999']
+file = ep_name.'.tsv'
+plot for [i = |ep_series|:1:-1] file using (series(i, column('bar'))):(column('share_upto') * 100) with boxes lc rgb colour[i] title ep_series[i], \
+     for [i = 0:1] file using (column('share') >= 0.08 && (column('series') == 3) == i ? column('bar') : NaN):((column('share_upto') - column('share') / 2) * 100):(sprintf('%.0f', column('share') * 100)) with labels font ep_font.',13' tc rgb (i ? '#ffffff' : '#000000') notitle
