@@ -74,7 +74,8 @@ static void add_row(struct ep_table *table, const struct view *v)
     ep_table_add(table, "%" PRId64, m->num_moe_layers);
     add_number(table, m->published_total_b, "%g");
     add_number(table, v->params.routed / 1e9, "%.2f");
-    add_number(table, 100 * (double)m->top_k / experts, "%.1f%%");
+    const double share = 100 * (double)m->top_k / experts; /* 1 of 2,048 is not 0.0 */
+    add_number(table, share, share < 0.1 ? "%.2f%%" : "%.1f%%");
     if (v->num_ranks > 0) {
         add_number(table, rank_bytes(v) / 0x1p30, "%.2f");
     } else {
@@ -287,6 +288,12 @@ out:
     return status;
 }
 
+/* To the byte: a real would be written with 10 digits. */
+static json_t *whole_bytes(double bytes)
+{
+    return isfinite(bytes) ? json_integer((json_int_t)llround(bytes)) : json_null();
+}
+
 static enum ep_status add_bytes(const struct view *v, json_t *to)
 {
     const struct ep_model *m = v->model;
@@ -295,11 +302,11 @@ static enum ep_status add_bytes(const struct view *v, json_t *to)
     EP_TRY(ep_json_set(to, "weight_type", json_string(ep_weight_type_name(v->type))));
     EP_TRY(ep_json_set(to, "weight_type_note",
                        v->type_note != NULL ? json_string(v->type_note) : json_null()));
-    EP_TRY(ep_json_set(to, "expert_bytes", ep_json_real(v->expert_bytes)));
+    EP_TRY(ep_json_set(to, "expert_bytes", whole_bytes(v->expert_bytes)));
     EP_TRY(ep_json_set(to, "compute_fraction", ep_json_real((double)m->top_k / experts)));
-    EP_TRY(ep_json_set(to, "layer_memory_bytes", ep_json_real(experts * v->expert_bytes)));
+    EP_TRY(ep_json_set(to, "layer_memory_bytes", whole_bytes(experts * v->expert_bytes)));
     EP_TRY(
-        ep_json_set(to, "layer_compute_bytes", ep_json_real((double)m->top_k * v->expert_bytes)));
+        ep_json_set(to, "layer_compute_bytes", whole_bytes((double)m->top_k * v->expert_bytes)));
     if (v->num_ranks > 0) {
         EP_TRY(ep_json_set(to, "ranks", json_integer(v->num_ranks)));
         EP_TRY(ep_json_set(to, "max_experts_per_rank",
@@ -307,7 +314,7 @@ static enum ep_status add_bytes(const struct view *v, json_t *to)
         EP_TRY(ep_json_set(
             to, "weights_fraction_per_rank",
             ep_json_real(v->max_local > 0 ? (double)v->max_local / experts : (double)NAN)));
-        EP_TRY(ep_json_set(to, "expert_weight_bytes_per_rank", ep_json_real(rank_bytes(v))));
+        EP_TRY(ep_json_set(to, "expert_weight_bytes_per_rank", whole_bytes(rank_bytes(v))));
     }
 out:
     return status;

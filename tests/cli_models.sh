@@ -35,6 +35,13 @@ refused "'llama-2-70b' is dense" route --model llama-2-70b
 # 64 experts on 8 ranks: an eighth each.
 "$EPBENCH" models olmoe-1b-7b --ranks 8 --json - >one
 has one '"weights_fraction_per_rank": 0.125'
+# Bytes to the last one: 3 x 7168 x 2048 fp8 with 4 bytes per 128 x 128 are 44,050,944; 256, 8, and 58 x 32 of them.
+"$EPBENCH" models deepseek-v3 --ranks 8 --json - >one
+has one '"expert_bytes": 44050944,'
+has one '"layer_memory_bytes": 11277041664,'
+has one '"layer_compute_bytes": 352407552,'
+has one '"expert_weight_bytes_per_rank": 81758552064'
+grep -q '^switch-c-2048 .* 0\.05%' list || fail "1 of 2,048 experts is not 0 %"
 "$EPBENCH" models gpt4-rumored >one
 has one 'RUMOURED'
 has one 'also claimed'
