@@ -33,7 +33,7 @@ static const struct argp_option options[] = {
      5},
     {"capacity-factor", KEY_FACTOR, "F", 0, "its capacity factor (default: the system's own)", 5},
     {"min-capacity", KEY_MIN, "ROWS", 0, "its floor (default: the system's own)", 5},
-    {"capacity-align", KEY_ALIGN, "N", 0, "round up to a multiple of N (tutel, deepspeed)", 5},
+    {"capacity-align", KEY_ALIGN, "N", 0, "round up to a multiple of N (tutel, gshard, deepspeed)", 5},
     {"capacity-eval", KEY_EVAL, "F", 0, "evaluation: this fraction of the tokens (fairseq)", 5},
     {"capacity", KEY_ROWS, "ROWS", 0, "rows per (source rank, expert), in place of a rule", 5},
     {"drop", KEY_DROP, "POLICY", 0,

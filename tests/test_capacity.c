@@ -111,6 +111,16 @@ static void test_floors_and_fractions(void **state)
     assert_int_equal(rows_of(a), 1);
     a.min_rows = 9;
     assert_int_equal(rows_of(a), 9);
+    a = example("switch", 1); /* int(20 x 1.25 / 8) = 3, 4 by Mesh TensorFlow's floor, */
+    a.tokens = 20;
+    assert_int_equal(rows_of(a), 4);
+    a.tokens = 2; /* which comes after the minimum with the tokens */
+    assert_int_equal(rows_of(a), 4);
+    a.min_rows = 0; /* as in the paper: int(0.3125) */
+    assert_int_equal(rows_of(a), 0);
+    a = example("gshard", 2); /* 25, which GShard's own code makes a multiple of 4 */
+    a.align = 4;
+    assert_int_equal(rows_of(a), 28);
     a = example("megatron", 2);
     a.min_rows = 40;
     assert_int_equal(rows_of(a), 40);
