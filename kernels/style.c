@@ -20,11 +20,12 @@ const struct ep_style ep_styles[] = {
      .source = "NVIDIA/Megatron-LM:megatron/core/transformer/moe/{router,token_dispatcher}.py"},
     {.name = "deepspeed",
      .system = "DeepSpeed-MoE's MOELayer",
-     .router = "top1", .router_more = "softmax-renorm",
+     .router = "top1", .router_more = "softmax",
      .rule = "deepspeed", .pad = true,
      .transport = "alltoall",
-     .beyond = "Gumbel noise on the second expert at k = 2; dispatch as a dense [T, E, C] product; "
-               "residual experts; its hierarchical and parallelism-coordinated all-to-all",
+     .beyond = "weights divided by their sum after dropping; Gumbel noise on the second expert at "
+               "k = 2; dispatch as a dense [T, E, C] product; residual experts; its hierarchical "
+               "and parallelism-coordinated all-to-all",
      .source = "deepspeedai/DeepSpeed:deepspeed/moe/{layer,sharded_moe}.py"},
     {.name = "fairseq",
      .system = "Fairseq's branch moe",

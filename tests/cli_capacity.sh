@@ -87,6 +87,10 @@ fi
 ranks 2 comm --style deepspeed --experts 8 --top-k 2 --tokens 8 $quick -o style >out 2>err || fail "deepspeed failed"
 [ "$(key style transport) $(key style drop) $(key style capacity)" = '"alltoall" "choice" 4' ] || fail "deepspeed"
 has err 'beyond: '
+# topkgating ranks an expert's copies by p, which is divided by its sum only after dropping: of p = (.4, .1, ...)
+# and (.45, .45, ...) it keeps the second one's .45 in expert 0; by weights, .8 and .5, the first would stay.
+"$EPBENCH" route --style deepspeed --experts 8 --top-k 3 --tokens 8 --json - >out || fail "deepspeed top-3 failed"
+has out '"router": "softmax"' && has out '"drop": "prob"'
 ranks 2 comm --capacity-rule gshard --capacity-factor 3 --experts 8 --top-k 2 --tokens 8 $quick -o unused >out 2>err ||
     fail "gshard failed"
 has err 'rule gshard uses no --capacity-factor'
@@ -129,7 +133,7 @@ has out 'topk-softmax'
 "$EPBENCH" route --experts 8 --top-k 2 --tokens 100 --style deepep --json - >out || fail "deepep failed"
 json null capacity_rule
 has out '"transport": "hier"'
-# Any number of ranks: 16,384 of one token each, expert 0 in slots for int(1 x 1.25 / 1) = 1.
+# Any number of ranks: 16,384 of one token each, expert 0 in slots for 4, the floor.
 "$EPBENCH" route --experts 1 --top-k 1 --ranks 16384 --tokens 1 --style switch --json - >out || fail "many ranks failed"
 json 16384 kept && json 0 dropped
 # The same counts as comm's records, from one process.
