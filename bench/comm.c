@@ -437,6 +437,11 @@ enum ep_status ep_comm_sum_f64(struct ep_comm *comm, double *values, int64_t num
     return reduce(comm, values, num, MPI_DOUBLE, MPI_SUM);
 }
 
+enum ep_status ep_comm_sum_f32(struct ep_comm *comm, float *values, int64_t num)
+{
+    return reduce(comm, values, num, MPI_FLOAT, MPI_SUM);
+}
+
 enum ep_status ep_comm_max_i64(struct ep_comm *comm, int64_t *values, int64_t num)
 {
     return reduce(comm, values, num, MPI_INT64_T, MPI_MAX);

@@ -71,6 +71,7 @@ EP_MUST_CHECK enum ep_status ep_comm_wait_idle(struct ep_comm *comm);
 /** Element-wise over all ranks, result everywhere, in place; values [num]. */
 EP_MUST_CHECK enum ep_status ep_comm_max_f64(struct ep_comm *comm, double *values, int64_t num);
 EP_MUST_CHECK enum ep_status ep_comm_sum_f64(struct ep_comm *comm, double *values, int64_t num);
+EP_MUST_CHECK enum ep_status ep_comm_sum_f32(struct ep_comm *comm, float *values, int64_t num);
 EP_MUST_CHECK enum ep_status ep_comm_max_i64(struct ep_comm *comm, int64_t *values, int64_t num);
 EP_MUST_CHECK enum ep_status ep_comm_sum_i64(struct ep_comm *comm, int64_t *values, int64_t num);
 

@@ -328,6 +328,12 @@ static enum ep_status check_algorithms(const struct ep_comm_sweep *s)
     return EP_OK;
 }
 
+static int64_t num_groups(const struct ep_comm_sweep *s)
+{
+    return s->options.groups > 0 ? s->options.groups : 1;
+}
+
+/* world_size: of one group. */
 static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, uint64_t seed)
 {
     enum ep_status status = EP_OK;
@@ -502,7 +508,7 @@ int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *s)
     for (int64_t i = 0; i < s->ranks.num; i++) {
         most = s->ranks.items[i] > most ? s->ranks.items[i] : most;
     }
-    return most;
+    return most * num_groups(s);
 }
 
 enum ep_status ep_comm_sweep_prepare(struct ep_comm_sweep *s, struct ep_session *session)
@@ -511,8 +517,13 @@ enum ep_status ep_comm_sweep_prepare(struct ep_comm_sweep *s, struct ep_session 
     if (s->routing_ids != NULL) {
         return EP_OK;
     }
-    EP_TRY(ep_comm_agree(session->world, build_cases(s, ep_comm_size(session->world),
-                                                     session->options.seed)));
+    const int64_t groups = num_groups(s);
+    const int64_t size = ep_comm_size(session->world);
+    status = size % groups == 0 || (s->ranks.num > 0 && size > groups)
+                 ? build_cases(s, size / groups, session->options.seed)
+                 : ep_error_set(EP_EINVAL, "%" PRId64 " ranks are no multiple of --tp x --dp = %" PRId64,
+                                size, groups);
+    EP_TRY(ep_comm_agree(session->world, status));
     EP_TRY(ep_comm_agree(session->world, check_cases(s, session)));
 out:
     return status;
@@ -531,6 +542,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
         .name = "comm",
         .cases = s->cases,
         .num_cases = s->num_cases,
+        .groups = num_groups(s),
         .num_visits = o->num_visits,
         .case_s = o->case_s,
         .budget_s = o->budget_s,

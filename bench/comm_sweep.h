@@ -17,6 +17,7 @@ struct ep_comm_options {
         *trace_format, *placement;
     int64_t layer; /* of traces and counts; -1 = not given */
     int64_t replicas; /* slots beyond one per expert; 0 = none */
+    int64_t groups;   /* set by the command: so many ranks for each of a case's; 0 = one */
     struct ep_capacity_options capacity;
     bool cold;
     bool no_check;
@@ -45,7 +46,7 @@ EP_MUST_CHECK enum ep_status ep_comm_sweep_create(const struct ep_comm_options *
 bool ep_comm_sweep_shares(const struct ep_comm_sweep *sweep);
 void ep_comm_sweep_destroy(struct ep_comm_sweep *sweep);
 
-/** The most ranks that --ranks asks for; 0 = not given, all that there are. */
+/** The most ranks that --ranks asks for, times the groups; 0 = not given, all that there are. */
 int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *sweep);
 
 /** Make the cases for the session's ranks and see whether each can be; ep_comm_sweep_run() does it where

@@ -24,12 +24,13 @@ struct parts {
 };
 
 static enum ep_status find_part(struct parts *parts, struct ep_session *session,
-                                const struct ep_comm_case *point, struct ep_comm **part)
+                                const struct ep_comm_case *point, int64_t num_ranks,
+                                struct ep_comm **part)
 {
     enum ep_status status = EP_OK;
     struct ep_comm *some = NULL;
     for (int64_t i = 0; i < parts->num; i++) {
-        if (parts->items[i].num_ranks == point->num_ranks &&
+        if (parts->items[i].num_ranks == num_ranks &&
             strcmp(parts->items[i].algorithm, point->algorithm) == 0) {
             *part = parts->items[i].comm;
             return EP_OK;
@@ -37,12 +38,12 @@ static enum ep_status find_part(struct parts *parts, struct ep_session *session,
     }
     EP_ASSERT(parts->num < MAX_PARTS);
     struct ep_comm *forced = NULL;
-    status = ep_comm_create_part(session->world, (int)point->num_ranks, point->spread, &some);
+    status = ep_comm_create_part(session->world, (int)num_ranks, point->spread, &some);
     if (some != NULL) {
         status = ep_comm_create_forced(some, point->algorithm, &forced);
     }
     EP_TRY(ep_comm_agree(session->world, status));
-    parts->items[parts->num].num_ranks = point->num_ranks;
+    parts->items[parts->num].num_ranks = num_ranks;
     parts->items[parts->num].algorithm = point->algorithm;
     parts->items[parts->num].comm = forced;
     parts->num++;
@@ -71,7 +72,7 @@ static enum ep_status visit_one(const struct ep_comm_visits *v, struct ep_sessio
     struct ep_comm_effort effort = v->effort;
     effort.visit_s = visit_s;
     EP_TRY(ep_session_probe_distance(session));
-    EP_TRY(find_part(parts, session, point, &part));
+    EP_TRY(find_part(parts, session, point, point->num_ranks * v->groups, &part));
     status = v->visit(v->ctx, session, part, idx, &effort, visit);
     if (status == EP_ENOMEM || status == EP_EENV) { /* too large, or a transport that cannot run here */
         ep_session_skip(session, status == EP_ENOMEM ? "no-memory" : "unavailable",

@@ -13,6 +13,7 @@ struct ep_comm_visits {
     const char *name;                  /* of the command: for progress and what is left out */
     const struct ep_comm_case *cases;  /* [num_cases] */
     int64_t num_cases;
+    int64_t groups;                    /* ranks that work for each of a case's, >= 1 */
     int64_t num_visits;                /* of each case */
     double case_s;                     /* time of one visit at most */
     double budget_s;                   /* of all; 0 = no limit */
@@ -20,7 +21,7 @@ struct ep_comm_visits {
     /** Does the resumed run have this visit? Collective over the world. */
     enum ep_status (*is_done)(void *ctx, struct ep_session *session, int64_t case_idx,
                               int64_t visit_idx, bool *done);
-    /** Measure and add the records. part: the case's ranks with its algorithm forced; NULL on ranks that
+    /** Measure and add the records. part: groups times the case's ranks, its algorithm forced; NULL on ranks that
      *  stand aside. Collective over the world, the status is agreed; EP_ENOMEM and EP_EENV leave the
      *  case out, with the reason. */
     enum ep_status (*visit)(void *ctx, struct ep_session *session, struct ep_comm *part,

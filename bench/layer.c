@@ -59,11 +59,46 @@ static enum ep_status run_shared(void *state)
     return ep_ffn_run(l->shared, &l->shared_rows, l->exchange.tokens, l->shared_outputs);
 }
 
+/* What this slice has of the sums: combined results and shared experts' ones. */
+static void add_slice(struct ep_layer *l)
+{
+    const int64_t num = l->shared_rows * l->point->hidden;
+    const bool is_bf16 = l->point->combine_dtype == EP_BF16;
+    const void *results = l->exchange.results;
+    for (int64_t i = 0; i < num; i++) {
+        l->sums[i] = (is_bf16 ? ep_bf16_to_f32(((const uint16_t *)results)[i])
+                              : ((const float *)results)[i]) +
+                     (l->shared != NULL ? l->shared_outputs[i] : 0);
+    }
+}
+
+static enum ep_status run_sum(void *state)
+{
+    struct ep_layer *l = state;
+    return ep_comm_sum_f32(l->slices, l->sums, l->shared_rows * l->point->hidden);
+}
+
+static enum ep_status run_round(void *state)
+{
+    struct ep_layer *l = state;
+    const int64_t num = l->shared_rows * l->point->hidden;
+    if (l->point->combine_dtype == EP_BF16) {
+        round_rows(EP_BF16, num, l->sums, l->exchange.results);
+    } else {
+        memcpy(l->exchange.results, l->sums, (size_t)num * sizeof *l->sums);
+    }
+    return EP_OK;
+}
+
 /* The shared experts' results on top of the combined ones. */
 static enum ep_status run_add(void *state)
 {
     struct ep_layer *l = state;
     const int64_t num = l->shared_rows * l->point->hidden;
+    if (l->sums != NULL) {
+        add_slice(l);
+        return EP_OK;
+    }
     if (l->point->combine_dtype == EP_BF16) {
         uint16_t *results = (uint16_t *)(void *)l->exchange.results;
         for (int64_t i = 0; i < num; i++) {
@@ -83,6 +118,16 @@ static bool has_shared(const struct ep_layer *l)
     return l->shape->shared_ffn > 0;
 }
 
+static bool has_slices(const struct ep_layer *l)
+{
+    return l->shape->tp > 1;
+}
+
+static bool has_sums(const struct ep_layer *l)
+{
+    return has_shared(l) || has_slices(l);
+}
+
 /* The steps of a layer in order: a function of its own, or the phases of the transport. */
 static const struct step {
     const char *name;
@@ -96,7 +141,9 @@ static const struct step {
     {.name = "shared", .work = EP_LAYER_COMPUTE, .run = run_shared, .is_there = has_shared},
     {.name = "experts", .work = EP_LAYER_COMPUTE, .run = run_experts},
     {.name = "combine", .op = EP_OP_COMBINE},
-    {.name = "add", .work = EP_LAYER_COPY, .run = run_add, .is_there = has_shared},
+    {.name = "add", .work = EP_LAYER_COPY, .run = run_add, .is_there = has_sums},
+    {.name = "sum", .work = EP_LAYER_EXCHANGE, .run = run_sum, .is_there = has_slices},
+    {.name = "round", .work = EP_LAYER_COPY, .run = run_round, .is_there = has_slices},
 };
 
 static bool is_exchange(const char *phase)
@@ -121,7 +168,8 @@ static void list_phases(struct ep_layer *l)
         }
         if (step->run != NULL) {
             add_phase(l, &(struct ep_layer_phase){.step = step->name, .work = step->work,
-                                                  .run = step->run, .state = l});
+                                                  .run = step->run, .state = l,
+                                                  .among_slices = step->run == run_sum});
             continue;
         }
         for (int p = 0; p < op->num_phases; p++) {
@@ -150,7 +198,7 @@ enum ep_status ep_layer_run_phase(struct ep_layer *layer, int phase)
 {
     const enum ep_status status = layer->phases[phase].run(layer->phases[phase].state);
     if (status != EP_OK) {
-        ep_comm_abort(layer->comm, status, ep_error_text());
+        ep_comm_abort(layer->all, status, ep_error_text());
     }
     return status;
 }
@@ -167,18 +215,30 @@ enum ep_status ep_layer_run(void *layer)
     return EP_OK;
 }
 
-void ep_layer_fill_needs(const struct ep_layer *l, bool *needs)
+/* Does this rank need rank j of all in a phase? */
+static bool needs_rank(const struct ep_layer *l, const struct ep_layer_phase *phase, int64_t j)
 {
-    const int num_ranks = ep_comm_size(l->comm);
+    const int64_t tp = l->shape->tp;
+    const int64_t num_ranks = ep_comm_size(l->comm);
+    const int64_t own = ep_comm_rank(l->comm);
+    const int64_t peer = j / tp % num_ranks;
+    const int64_t from = phase->op == EP_OP_DISPATCH ? peer : own;
+    const int64_t to = phase->op == EP_OP_DISPATCH ? own : peer;
+    if (phase->work != EP_LAYER_EXCHANGE || j == ep_comm_rank(l->all) ||
+        j / tp / num_ranks != l->copy) {
+        return false;
+    }
+    if (phase->among_slices) {
+        return peer == own;
+    }
+    return j % tp == l->slice && (!phase->moves_rows || l->setting.sent[from * num_ranks + to] > 0);
+}
+
+void ep_layer_fill_needs(const struct ep_layer *l, int64_t *needs)
+{
     for (int p = 0; p < l->num_phases; p++) {
-        const struct ep_layer_phase *phase = &l->phases[p];
-        for (int i = 0; i < num_ranks; i++) {
-            for (int j = 0; j < num_ranks; j++) {
-                const int from = phase->op == EP_OP_DISPATCH ? j : i;
-                const int to = phase->op == EP_OP_DISPATCH ? i : j;
-                *needs++ = i != j && phase->work == EP_LAYER_EXCHANGE &&
-                           (!phase->moves_rows || l->setting.sent[from * num_ranks + to] > 0);
-            }
+        for (int j = 0; j < ep_comm_size(l->all); j++) {
+            *needs++ = needs_rank(l, &l->phases[p], j);
         }
     }
 }
@@ -191,10 +251,29 @@ void ep_layer_fill_token(enum ep_dtype dtype, uint64_t seed, int64_t token, int6
 
 /* --- building --------------------------------------------------------------------------------- */
 
+/* This rank's place among copies and slices, and the communicators that follow from it. */
+static enum ep_status set_up_groups(struct ep_layer *l)
+{
+    enum ep_status status = EP_OK;
+    const int rank = ep_comm_rank(l->all);
+    const int tp = (int)l->shape->tp;
+    const int expert_rank = rank / tp % (int)l->point->num_ranks;
+    l->copy = rank / tp / l->point->num_ranks;
+    l->slice = rank % tp;
+    l->seed = l->session->options.seed + (uint64_t)l->copy;
+    EP_ASSERT(ep_comm_size(l->all) == l->shape->dp * l->point->num_ranks * tp);
+    EP_TRY(ep_comm_create_split(l->all, (int)(l->copy * tp + l->slice), expert_rank, &l->comm));
+    if (tp > 1) {
+        EP_TRY(ep_comm_create_split(l->all, rank / tp, (int)l->slice, &l->slices));
+    }
+out:
+    return status;
+}
+
 static enum ep_status set_up_routing(struct ep_layer *l)
 {
     enum ep_status status = EP_OK;
-    EP_TRY(ep_comm_setting_init(l->comm, l->point, l->session->options.seed, &l->setting));
+    EP_TRY(ep_comm_setting_init(l->comm, l->point, l->seed, &l->setting));
     EP_TRY(ep_dropping_generate(l->setting.dropping, ep_comm_rank(l->comm), true, &l->routing,
                                 &l->setting.counts));
 out:
@@ -208,7 +287,7 @@ static enum ep_status set_up_buffers(struct ep_layer *l)
     ep_arena_reset(l->session->arena);
     EP_TRY(ep_comm_setting_exchange(&l->setting, &l->routing, l->session, &l->exchange));
     for (int64_t t = 0; t < l->routing.num_tokens; t++) {
-        ep_layer_fill_token(l->point->dtype, l->session->options.seed, first + t, l->point->hidden,
+        ep_layer_fill_token(l->point->dtype, l->seed, first + t, l->point->hidden,
                             (char *)l->exchange.tokens + t * l->exchange.row_bytes);
     }
 out:
@@ -233,7 +312,7 @@ static enum ep_status set_up_router(struct ep_layer *l)
     const char *text = l->point->router != NULL ? l->point->router : "topk-softmax";
     EP_TRY(as_model ? ep_gate_config_from_model(model, &config, NULL)
                     : ep_gate_config_parse(text, l->point->experts, l->point->top_k, &config));
-    config.seed = l->session->options.seed;
+    config.seed = l->seed;
     EP_TRY(ep_gate_create(&config, &l->gate));
     EP_TRY(ep_routing_init(l->routing.num_tokens, l->point->experts, ep_gate_num_slots(l->gate),
                            true, &l->gated));
@@ -255,7 +334,8 @@ static enum ep_status set_up_experts(struct ep_layer *l)
         .backend = l->shape->backend,
         .shape = {l->shape->kind, num, l->point->hidden, l->shape->ffn, l->point->dtype},
         .experts = experts,
-        .num_slices = 1,
+        .slice = l->slice,
+        .num_slices = l->shape->tp,
     };
     if (num == 0 || num_rows == 0) {
         return EP_OK;
@@ -285,9 +365,13 @@ static enum ep_status set_up_shared(struct ep_layer *l)
         .backend = l->shape->backend,
         .shape = {l->shape->kind, 1, l->point->hidden, l->shape->shared_ffn, l->point->dtype},
         .experts = &expert,
-        .num_slices = 1,
+        .slice = l->slice,
+        .num_slices = l->shape->tp,
     };
     l->shared_rows = l->routing.num_tokens;
+    if (has_slices(l)) {
+        EP_TRY(allocate(l->shared_rows * l->point->hidden, "sums over slices", &l->sums));
+    }
     if (l->shape->shared_ffn == 0) {
         return EP_OK;
     }
@@ -304,33 +388,35 @@ static enum ep_status run_once(struct ep_layer *l)
     enum ep_status status = EP_OK;
     for (int p = 0; p < l->num_phases; p++) {
         status = l->phases[p].run(l->phases[p].state);
-        EP_TRY(ep_comm_agree(l->comm, status));
+        EP_TRY(ep_comm_agree(l->all, status));
     }
 out:
     return status;
 }
 
 enum ep_status ep_layer_create(struct ep_session *session, struct ep_layer_bank *bank,
-                               struct ep_comm *comm, const struct ep_comm_case *point,
+                               struct ep_comm *all, const struct ep_comm_case *point,
                                const struct ep_layer_shape *shape, struct ep_layer **layer)
 {
     enum ep_status status = EP_OK;
     struct ep_layer *l = calloc(1, sizeof *l);
     if (l != NULL) {
-        *l = (struct ep_layer){.comm = comm, .point = point, .shape = shape, .session = session,
+        *l = (struct ep_layer){.all = all, .point = point, .shape = shape, .session = session,
                                .bank = bank};
     }
-    EP_TRY(ep_comm_agree(comm, l != NULL ? EP_OK
+    EP_TRY(ep_comm_agree(all, l != NULL ? EP_OK
                                          : ep_error_set(EP_ENOMEM, "no memory for a layer")));
-    EP_TRY(ep_comm_agree(comm, set_up_routing(l)));
-    EP_TRY(ep_comm_agree(comm, set_up_buffers(l)));
-    EP_TRY(point->transport->create(&l->exchange, &l->transport));
-    EP_TRY(ep_comm_record_count(&l->setting, &l->routing, l->transport));
-    EP_TRY(ep_transport_run(point->transport, EP_OP_DISPATCH, l->transport));
+    EP_TRY(ep_comm_agree(all, set_up_groups(l)));
+    EP_TRY(ep_comm_agree(all, set_up_routing(l)));
+    EP_TRY(ep_comm_agree(all, set_up_buffers(l)));
+    EP_TRY(ep_comm_agree(all, point->transport->create(&l->exchange, &l->transport)));
+    EP_TRY(ep_comm_agree(all, ep_comm_record_count(&l->setting, &l->routing, l->transport)));
+    status = ep_transport_run(point->transport, EP_OP_DISPATCH, l->transport);
+    EP_TRY(ep_comm_agree(all, status));
     point->transport->view(l->transport, &l->rows);
-    EP_TRY(ep_comm_agree(comm, set_up_router(l)));
-    EP_TRY(ep_comm_agree(comm, set_up_shared(l)));
-    EP_TRY(ep_comm_agree(comm, set_up_experts(l)));
+    EP_TRY(ep_comm_agree(all, set_up_router(l)));
+    EP_TRY(ep_comm_agree(all, set_up_shared(l)));
+    EP_TRY(ep_comm_agree(all, set_up_experts(l)));
     list_phases(l);
     EP_TRY(run_once(l));
     *layer = l;
@@ -350,11 +436,14 @@ void ep_layer_destroy(struct ep_layer *l)
         free(l->outputs);
     }
     free(l->shared_outputs);
+    free(l->sums);
     free(l->num_rows);
     free(l->logits);
     ep_gate_destroy(l->gate);
     ep_routing_fini(&l->gated);
     ep_routing_fini(&l->routing);
     ep_comm_setting_fini(&l->setting);
+    ep_comm_destroy(l->slices);
+    ep_comm_destroy(l->comm);
     free(l);
 }

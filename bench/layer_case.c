@@ -83,7 +83,7 @@ static struct ep_harness_plan plan_of(const struct run *r, double time_s)
 static enum ep_status measure_whole(struct run *r, double time_s)
 {
     enum ep_status status = EP_OK;
-    const struct ep_harness_env env = ep_comm_harness_env(r->layer->comm);
+    const struct ep_harness_env env = ep_comm_harness_env(r->layer->all);
     const struct ep_harness_plan plan = plan_of(r, time_s);
     const struct ep_harness_work work = {
         .run = run_whole,
@@ -118,7 +118,7 @@ static enum ep_status read_clocks(struct run *r, int64_t num, double *times_s)
         if (r->flush != NULL) {
             EP_TRY(empty_caches(r));
         }
-        EP_TRY(ep_comm_barrier(l->comm));
+        EP_TRY(ep_comm_barrier(l->all));
         *reading++ = ep_comm_now_s();
         for (int p = 0; p < l->num_phases; p++) {
             EP_TRY(ep_layer_run_phase(l, p));
@@ -129,35 +129,59 @@ out:
     return status;
 }
 
+/* Who needs whom, from what each rank knows of itself. */
+static enum ep_status gather_needs(struct run *r)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_layer *l = r->layer;
+    const int64_t num_ranks = ep_comm_size(l->all);
+    const int64_t num_own = l->num_phases * num_ranks;
+    int64_t *own = calloc((size_t)(num_own * (num_ranks + 1)), sizeof *own);
+    r->needs = calloc((size_t)(num_own * num_ranks), sizeof *r->needs);
+    status = own == NULL || r->needs == NULL ? ep_error_set(EP_ENOMEM, "no memory for phases") : EP_OK;
+    EP_TRY(ep_comm_agree(l->all, status));
+    ep_layer_fill_needs(l, own);
+    int64_t *all = own + num_own; /* [rank][phase][rank] */
+    EP_TRY(ep_comm_allgather_i64(l->all, own, num_own, all));
+    for (int64_t i = 0; i < num_ranks; i++) {
+        for (int64_t p = 0; p < l->num_phases; p++) {
+            for (int64_t j = 0; j < num_ranks; j++) {
+                r->needs[(p * num_ranks + i) * num_ranks + j] = *all++ != 0;
+            }
+        }
+    }
+out:
+    free(own);
+    return status;
+}
+
 static enum ep_status measure_phases(struct run *r, double time_s)
 {
     enum ep_status status = EP_OK;
     struct ep_layer *l = r->layer;
-    const int64_t num_ranks = ep_comm_size(l->comm);
+    const int64_t num_ranks = ep_comm_size(l->all);
     const int64_t num = num_repetitions(r, time_s);
     const int64_t num_own = num * (l->num_phases + 1);
     double offset_s = 0;
     double *own_s = calloc((size_t)num_own, sizeof *own_s);
     r->times_s = calloc((size_t)(num_own * num_ranks), sizeof *r->times_s);
-    r->needs = calloc((size_t)(l->num_phases * num_ranks * num_ranks), sizeof *r->needs);
-    status = own_s == NULL || r->times_s == NULL || r->needs == NULL
-                 ? ep_error_set(EP_ENOMEM, "no memory for phases")
-                 : EP_OK;
-    EP_TRY(ep_comm_agree(l->comm, status));
-    EP_TRY(ep_comm_compare_clocks(l->comm, &offset_s, &r->clock_error_s));
-    EP_TRY(ep_comm_max_f64(l->comm, &r->clock_error_s, 1));
+    status = own_s == NULL || r->times_s == NULL ? ep_error_set(EP_ENOMEM, "no memory for phases")
+                                                 : EP_OK;
+    EP_TRY(ep_comm_agree(l->all, status));
+    EP_TRY(gather_needs(r));
+    EP_TRY(ep_comm_compare_clocks(l->all, &offset_s, &r->clock_error_s));
+    EP_TRY(ep_comm_max_f64(l->all, &r->clock_error_s, 1));
     EP_TRY(read_clocks(r, num, own_s));
     for (int64_t i = 0; i < num_own; i++) {
         own_s[i] += offset_s;
     }
-    EP_TRY(ep_comm_allgather_f64(l->comm, own_s, num_own, r->times_s));
+    EP_TRY(ep_comm_allgather_f64(l->all, own_s, num_own, r->times_s));
     for (int p = 0; p < l->num_phases; p++) {
         r->works[p] = l->phases[p].work;
     }
-    ep_layer_fill_needs(l, r->needs);
     r->clocks = (struct ep_layer_clocks){num_ranks, l->num_phases, num, r->times_s, r->works,
                                          r->needs};
-    EP_TRY(ep_comm_agree(l->comm, ep_layer_split_init(&r->clocks, &r->split)));
+    EP_TRY(ep_comm_agree(l->all, ep_layer_split_init(&r->clocks, &r->split)));
 out:
     free(own_s);
     return status;
@@ -190,18 +214,19 @@ static enum ep_status measure_dense(struct run *r, double time_s)
         .shape = {shape->kind, 1, l->point->hidden,
                   l->point->top_k * shape->ffn + shape->shared_ffn, l->point->dtype},
         .experts = &expert,
-        .num_slices = 1,
+        .slice = l->slice,
+        .num_slices = shape->tp,
     };
     struct dense dense = {.num_rows = l->routing.num_tokens, .x = l->exchange.tokens};
     struct ep_harness_result result = {0};
-    const struct ep_harness_env env = ep_comm_harness_env(l->comm);
+    const struct ep_harness_env env = ep_comm_harness_env(l->all);
     const struct ep_harness_work work = {.run = run_dense, .ctx = &dense};
     const struct ep_harness_plan plan = plan_of(r, time_s);
     dense.y = ep_gemm_alloc((dense.num_rows + 1) * l->point->hidden * (int64_t)sizeof *dense.y);
     status = dense.y == NULL ? ep_error_set(EP_ENOMEM, "no memory for a dense FFN's results")
                              : ep_layer_bank_ffn(r->visits->bank, &set, dense.num_rows, &dense.ffn);
     status = status == EP_OK ? run_dense(&dense) : status; /* what a back end allocates, it has now */
-    EP_TRY(ep_comm_agree(l->comm, status));
+    EP_TRY(ep_comm_agree(l->all, status));
     EP_TRY(ep_harness_measure(&env, &work, &plan, &result));
     r->dense_s = result.summary.median;
 out:
@@ -219,16 +244,18 @@ char *ep_layer_case_name(const struct ep_session *session, const struct ep_comm_
     char *exchange = ep_comm_case_name(session, point, EP_OP_DISPATCH, routing_id);
     char *name = exchange == NULL
                      ? NULL
-                     : ep_format_new("layer/forward/%s/%s/f%" PRId64 "/s%" PRId64 "/%s",
+                     : ep_format_new("layer/forward/%s/%s/f%" PRId64 "/s%" PRId64 "/tp%" PRId64
+                                     "/dp%" PRId64 "/%s",
                                      shape->backend->name, ep_ffn_kind_name(shape->kind),
-                                     shape->ffn, shape->shared_ffn, exchange + sizeof prefix - 1);
+                                     shape->ffn, shape->shared_ffn, shape->tp, shape->dp,
+                                     exchange + sizeof prefix - 1);
     free(exchange);
     return name;
 }
 
 static int64_t all_tokens(const struct ep_layer *l)
 {
-    return l->setting.map.num_tokens;
+    return l->setting.map.num_tokens * l->shape->dp;
 }
 
 static enum ep_status fill_phases(const struct run *r, struct ep_record *record)
@@ -301,6 +328,8 @@ static enum ep_status fill_root(const struct run *r, struct ep_record *record)
     EP_TRY(ep_record_set_text(&record->op, "forward"));
     record->ffn = shape->ffn;
     record->shared_ffn = shape->shared_ffn;
+    record->tp = shape->tp;
+    record->dp = shape->dp;
     EP_TRY(ep_record_set_text(&record->activation, "%s", ep_ffn_kind_name(shape->kind)));
     EP_TRY(ep_record_set_text(&record->backend, "%s", shape->backend->name));
     if (r->visits->remedy != NULL) {
@@ -348,13 +377,13 @@ static enum ep_status fill_record(struct run *r, int64_t visit_idx, struct ep_re
     struct ep_session *s = r->visits->session;
     record->visit_idx = visit_idx;
     EP_TRY(ep_comm_record_fill(s, &l->setting, EP_OP_DISPATCH, l->transport, &no_phases, record));
-    if (ep_comm_is_root(l->comm)) {
+    if (ep_comm_is_root(l->all)) {
         status = fill_root(r, record);
         if (status == EP_OK) {
             status = keep_timeline(r, record->case_name);
         }
     }
-    EP_TRY(ep_comm_agree(l->comm, status));
+    EP_TRY(ep_comm_agree(l->all, status));
 out:
     return status;
 }
@@ -364,13 +393,14 @@ out:
 /* One layer on the ranks of `comm`: built, measured, verified, recorded, gone. */
 static enum ep_status visit_layer(const struct ep_layer_visits *v, struct ep_comm *comm,
                                   const struct ep_comm_case *point,
+                                  const struct ep_layer_shape *shape,
                                   const struct ep_comm_effort *effort, bool with_dense,
                                   int64_t visit_idx, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     const double time_s = effort->visit_s;
     struct run r = {.visits = v, .effort = effort, .dense_s = NAN};
-    EP_TRY(ep_layer_create(v->session, v->bank, comm, point, v->shape, &r.layer));
+    EP_TRY(ep_layer_create(v->session, v->bank, comm, point, shape, &r.layer));
     if (point->cold) {
         status = ep_flush_create(FLUSHED_CACHES * r.layer->exchange.cache_bytes + 1, &r.flush);
     }
@@ -402,6 +432,9 @@ static enum ep_status visit_single(const struct ep_layer_visits *v,
 {
     struct ep_comm_case point = *all;
     struct ep_comm_effort part = *effort;
+    struct ep_layer_shape shape = *v->shape;
+    shape.tp = 1;
+    shape.dp = 1;
     point.num_ranks = 1;
     point.spread = false;
     point.placement = NULL;
@@ -411,7 +444,7 @@ static enum ep_status visit_single(const struct ep_layer_visits *v,
         point.tokens = all->tokens_per_rank[r] > point.tokens ? all->tokens_per_rank[r] : point.tokens;
     }
     part.visit_s *= single_share;
-    enum ep_status status = visit_layer(v, v->single, &point, &part, false, visit_idx, record);
+    enum ep_status status = visit_layer(v, v->single, &point, &shape, &part, false, visit_idx, record);
     *measured = status == EP_OK;
     if (status == EP_EINVAL || status == EP_ENOMEM) {
         ep_session_skip(v->session, "one-rank", "%s, %" PRId64 " tokens: no efficiency: %s",
@@ -435,10 +468,10 @@ enum ep_status ep_layer_case_visit(const struct ep_layer_visits *v, struct ep_co
     bool measured = false;
     own.visit_s *= 1 - single_share;
     if (part != NULL) {
-        status = visit_layer(v, part, point, &own, true, visit_idx, record);
+        status = visit_layer(v, part, point, v->shape, &own, true, visit_idx, record);
     }
     EP_TRY(ep_comm_agree(world, status));
-    if (v->single != NULL && point->num_ranks > 1) {
+    if (v->single != NULL && point->num_ranks * v->shape->tp * v->shape->dp > 1) {
         status = visit_single(v, point, effort, visit_idx, single, &measured);
     }
     EP_TRY(ep_comm_wait_idle(world));

@@ -11,7 +11,7 @@ struct ep_layer_visits {
     struct ep_session *session;
     struct ep_layer_bank *bank;
     struct ep_comm *single; /* of rank 0 alone; NULL on the others */
-    const struct ep_layer_shape *shape;
+    const struct ep_layer_shape *shape; /* of the layer; the one rank has tp and dp 1 */
     struct ep_layer_timeline *timeline; /* rank 0; NULL = not asked for */
     const char *remedy; /* that the case at hand is of (bench/layer_remedies.h); NULL = not asked for */
 };

@@ -129,7 +129,9 @@ static enum ep_status run_token(struct ep_layer *l, int64_t token, struct plain 
     const struct ep_routing *routing = &l->routing;
     struct ep_ffn_shape shape = {l->shape->kind, 1, hidden, l->shape->ffn, point->dtype};
     const double u = unit(point->combine_dtype);
-    const int roundings = ep_transport_roundings(point->transport, ep_comm_size(l->comm));
+    /* Each slice rounds a part of its own, of which no more is known than the sum of its |terms|. */
+    const bool sliced = l->shape->tp > 1;
+    const int roundings = ep_transport_roundings(point->transport, ep_comm_size(l->comm)) + sliced;
     memset(p->sum, 0, (size_t)hidden * sizeof *p->sum);
     memset(p->sum_error, 0, (size_t)hidden * sizeof *p->sum_error);
     memset(p->sum_abs, 0, (size_t)hidden * sizeof *p->sum_abs);
@@ -141,15 +143,15 @@ static enum ep_status run_token(struct ep_layer *l, int64_t token, struct plain 
         }
         EP_TRY(run_expert(l->bank, &shape, routing->topk_idx[slot], p));
         for (int64_t h = 0; h < hidden; h++) {
-            const double most = fabs(p->y[h]) + p->y_error[h];
+            const double most = (sliced ? p->y_abs[h] : fabs(p->y[h])) + p->y_error[h];
             p->sum[h] += weight * p->y[h];
             p->sum_error[h] += weight * (p->y_error[h] + u * most); /* rounded to a row of combine */
             p->sum_abs[h] += weight * most;
         }
     }
     for (int64_t h = 0; h < hidden; h++) { /* as ep_pattern_check_results has it */
-        p->sum_error[h] +=
-            (roundings * u + (double)(routing->top_k + 1) * 0x1p-23) * p->sum_abs[h];
+        p->sum_error[h] += (roundings * u + (double)(routing->top_k + l->shape->tp) * 0x1p-23) *
+                           p->sum_abs[h];
     }
     if (l->shape->shared_ffn > 0) {
         shape.ffn = l->shape->shared_ffn;
@@ -211,9 +213,9 @@ enum ep_status ep_layer_check(struct ep_layer *l, struct ep_check *check)
     memset(l->exchange.results, 0xff,
            (size_t)(l->routing.num_tokens * l->exchange.combine_row_bytes)); /* NaN */
     EP_TRY(ep_layer_run(l));
-    EP_TRY(ep_comm_agree(l->comm, check_rank(l, &own)));
+    EP_TRY(ep_comm_agree(l->all, check_rank(l, &own)));
     int64_t sums[2] = {own.rows, own.wrong};
-    EP_TRY(ep_comm_sum_i64(l->comm, sums, 2));
+    EP_TRY(ep_comm_sum_i64(l->all, sums, 2));
     *check = (struct ep_check){.rows = sums[0], .wrong = sums[1]};
 out:
     return status;

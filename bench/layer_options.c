@@ -6,9 +6,9 @@
 
 #include <errno.h>
 
-enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES };
+enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES, KEY_TP, KEY_DP };
 
-enum { MAX_FFN = 1 << 20 };
+enum { MAX_FFN = 1 << 20, MAX_GROUPS = 1 << 15 };
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is computed:", 1},
@@ -19,6 +19,10 @@ static const struct argp_option options[] = {
      "swiglu, relu, gelu (default the model's, else swiglu)", 1},
     {"backend", KEY_BACKEND, "NAME", 0,
      "what multiplies: ref, cblas, onednn, native, ... (default as epbench kernels)", 1},
+    {"tp", KEY_TP, "N", 0,
+     "slice each expert's inner columns over N neighbouring ranks, their results all-reduced (default 1)", 1},
+    {"dp", KEY_DP, "N", 0,
+     "N copies side by side, each with tokens of its own (default 1); ranks = dp x --ep x tp", 1},
     {"timeline", KEY_TIMELINE, "FILE", 0,
      "write a typical repetition of each case in Chrome trace format, for Perfetto", 1},
     {"remedies", KEY_REMEDIES, "LIST", OPTION_ARG_OPTIONAL,
@@ -29,7 +33,8 @@ static const struct argp_option options[] = {
 
 struct ep_layer_options ep_layer_options_default(void)
 {
-    struct ep_layer_options given = {.comm = ep_comm_options_default(), .shared_ffn = -1};
+    struct ep_layer_options given = {.comm = ep_comm_options_default(), .shared_ffn = -1,
+                                     .tp = 1, .dp = 1};
     given.comm.case_s = 3; /* a layer takes longer than its exchange */
     return given;
 }
@@ -47,6 +52,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_SHARED_FFN:
         status = ep_parse_i64(arg, "--shared-ffn", 0, MAX_FFN, &o->shared_ffn);
+        break;
+    case KEY_TP:
+        status = ep_parse_i64(arg, "--tp", 1, MAX_GROUPS, &o->tp);
+        break;
+    case KEY_DP:
+        status = ep_parse_i64(arg, "--dp", 1, MAX_GROUPS, &o->dp);
         break;
     case KEY_BACKEND:
         o->backend = arg;

@@ -106,6 +106,7 @@ static enum ep_status add_part(struct ep_layer_sweep *s, const struct ep_layer_r
 {
     enum ep_status status = EP_OK;
     struct ep_comm_options options = s->options.comm;
+    options.groups = s->options.tp * s->options.dp;
     if (s->num_parts == MAX_REMEDIES) {
         return ep_error_set(EP_EINVAL, "--remedies: at most %d", MAX_REMEDIES);
     }
@@ -162,6 +163,16 @@ enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
     s->shape.shared_ffn = options->shared_ffn >= 0 ? options->shared_ffn
                           : model != NULL          ? model->shared_ffn_total
                                                    : 0;
+    s->shape.tp = options->tp;
+    s->shape.dp = options->dp;
+    const int64_t least = s->shape.shared_ffn > 0 && s->shape.shared_ffn < s->shape.ffn
+                              ? s->shape.shared_ffn
+                              : s->shape.ffn;
+    if (options->tp > least) {
+        status = ep_error_set(EP_EINVAL, "--tp %lld: %lld inner columns cannot be sliced so often",
+                              (long long)options->tp, (long long)least);
+        goto out;
+    }
     EP_TRY(find_activation(options->activation, model, &s->shape.kind));
     EP_TRY(ep_gemm_find(backend, dtype, &s->shape.backend));
     *sweep = s;
@@ -325,6 +336,7 @@ enum ep_status ep_layer_sweep_run(struct ep_layer_sweep *s, struct ep_session *s
     struct sweep_run run = {.sweep = s};
     struct ep_comm_visits visits = {
         .name = "layer",
+        .groups = s->options.tp * s->options.dp,
         .num_visits = o->num_visits,
         .case_s = o->case_s,
         .budget_s = o->budget_s,

@@ -238,6 +238,8 @@ struct ep_record {
     /* --- layer --- */
     int64_t ffn;        /* inner columns of one routed expert */
     int64_t shared_ffn; /* of all shared experts together */
+    int64_t tp;         /* ranks that share each expert's inner columns */
+    int64_t dp;         /* copies side by side; ranks = tp x dp x ranks of one exchange */
     char *activation;   /* kernels/ffn.h: swiglu, ... */
     char *backend;      /* of the GEMMs */
     char *remedy;       /* against the skew, where several are compared: none, drop, ... */

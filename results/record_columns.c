@@ -218,6 +218,8 @@ static const struct ep_column record_columns[] = {
 
     {"ffn", EP_COLUMN_I64, LAYER, LAYER, F(ffn)},
     {"shared_ffn", EP_COLUMN_I64, LAYER, LAYER, F(shared_ffn)},
+    {"tp", EP_COLUMN_I64, LAYER, 0, F(tp)},
+    {"dp", EP_COLUMN_I64, LAYER, 0, F(dp)},
     {"activation", EP_COLUMN_TEXT, LAYER, LAYER, F(activation)},
     {"backend", EP_COLUMN_TEXT, LAYER, LAYER, F(backend)},
     {"remedy", EP_COLUMN_TEXT, LAYER, 0, F(remedy)},

@@ -82,6 +82,15 @@ id=$(sed -n 1p more/records.jsonl | grep -o '"record_id":"[^"]*"' | cut -d'"' -f
 ranks 3 run --append more --repeat "$id" >out 2>err || fail "--repeat failed"
 [ "$(grep -o '"case":"comm/dispatch[^"]*"' more/records.jsonl | sort -u | wc -l)" = 1 ] || fail "replicas are not repeated"
 
+# Slices and copies: 2 x 2 x 1 and 1 x 2 x 2 of five ranks, and all of four.
+ranks 5 layer --ep 2 --tp 2 --tokens 8 --experts 4 --shared-ffn 16 $small -o sliced >out 2>err || fail "--tp failed"
+ranks 4 layer --tp 2 --dp 2 --tokens 8 --experts 4 --timeline sliced.json $small -o copies >out 2>err || fail "--dp failed"
+grep -q '"verified":false' sliced/records.jsonl copies/records.jsonl && fail "slices or copies are wrong"
+[ "$(grep '"ranks":4' sliced/records.jsonl | grep -c '"tp":2,"dp":1')" = 1 ] || fail "2 x 2 ranks are not recorded"
+[ "$(grep '"ranks":4' copies/records.jsonl | grep -c '"tp":2,"dp":2')" = 1 ] || fail "copies are not recorded"
+grep -q '"name":"sum"' sliced/records.jsonl || fail "no sum over slices"
+refused 2 'no multiple of --tp x --dp = 3' layer -n 4 --tp 3
+refused 2 'cannot be sliced so often' layer --tp 40 --ffn 32
 refused 2 'depends on where experts are' layer -n 2 --replicas 2 --skew hot:1.5 --experts 8
 refused 2 'give only one' comm --replicas 2 --placement map.json
 refused 2 '--remedies sets it' layer --remedies --router softmax

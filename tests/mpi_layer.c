@@ -37,11 +37,13 @@ struct setup {
     struct ep_layer *layer;
 };
 
-static void set_up(const struct shape *shape, const struct ep_transport *transport, struct setup *s)
+/* On the ranks of `all`, of which tp share an expert, in dp copies. */
+static void set_up_groups(const struct shape *shape, const struct ep_transport *transport,
+                          struct ep_comm *all, int64_t tp, int64_t dp, struct setup *s)
 {
-    const int size = ep_comm_size(session->world);
+    const int size = ep_comm_size(all) / (int)(tp * dp);
     *s = (struct setup){.shape = {.kind = shape->kind, .ffn = shape->ffn,
-                                  .shared_ffn = shape->shared_ffn}};
+                                  .shared_ffn = shape->shared_ffn, .tp = tp, .dp = dp}};
     for (int r = 0; r < size; r++) {
         s->tokens[r] = shape->ragged ? shape->tokens * r / size + (size == 1) : shape->tokens;
     }
@@ -54,7 +56,12 @@ static void set_up(const struct shape *shape, const struct ep_transport *transpo
         .hidden = shape->hidden, .dtype = shape->dtype, .combine_dtype = shape->combine_dtype,
         .ops = {true, true},
     };
-    CHECK_OK(ep_layer_create(session, s->bank, session->world, &s->point, &s->shape, &s->layer));
+    CHECK_OK(ep_layer_create(session, s->bank, all, &s->point, &s->shape, &s->layer));
+}
+
+static void set_up(const struct shape *shape, const struct ep_transport *transport, struct setup *s)
+{
+    set_up_groups(shape, transport, session->world, 1, 1, s);
 }
 
 static void tear_down(struct setup *s)
@@ -87,6 +94,53 @@ static void test_against_plain(void **state)
             }
             tear_down(&s);
         }
+    }
+}
+
+/* Slices and copies, 1 to 5 ranks at a time: results are whole, every rank's sample is right, and ranks need
+ * those of their own exchange and of their own slices alone. */
+static void test_groups(void **state)
+{
+    (void)state;
+    static const struct {
+        int tp, ep, dp;
+    } plans[] = {{1, 1, 2}, {2, 1, 1}, {3, 1, 1}, {1, 3, 1}, {2, 2, 1}, {1, 2, 2}, {2, 1, 2}, {5, 1, 1}};
+    for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+        const int num = plans[i].tp * plans[i].ep * plans[i].dp;
+        struct ep_comm *part = NULL;
+        if (num > ep_comm_size(session->world)) {
+            continue;
+        }
+        CHECK_OK(ep_comm_create_part(session->world, num, false, &part));
+        for (size_t k = 0; part != NULL && k < sizeof shapes / sizeof shapes[0]; k++) {
+            struct setup s;
+            struct ep_check check = {0};
+            const struct ep_transport *transport = NULL;
+            int64_t expected = 0;
+            CHECK_OK(ep_transport_find("alltoallv", &transport));
+            set_up_groups(&shapes[k], transport, part, plans[i].tp, plans[i].dp, &s);
+            CHECK_OK(ep_layer_check(s.layer, &check));
+            for (int r = 0; r < plans[i].ep; r++) {
+                expected += (s.tokens[r] < 8 ? s.tokens[r] : 8) * plans[i].tp * plans[i].dp;
+            }
+            assert_int_equal(check.rows, expected);
+            assert_int_equal(check.wrong, 0);
+            /* 2 slices of 2 ranks: rank 1 is slice 1 of expert rank 0 */
+            if (plans[i].tp == 2 && plans[i].ep == 2 && ep_comm_rank(part) == 1) {
+                int64_t needs[EP_LAYER_MAX_PHASES][4];
+                ep_layer_fill_needs(s.layer, &needs[0][0]);
+                for (int p = 0; p < s.layer->num_phases; p++) {
+                    const struct ep_layer_phase *phase = &s.layer->phases[p];
+                    const bool counts = phase->name != NULL && strcmp(phase->name, "counts") == 0;
+                    assert_int_equal(needs[p][0], strcmp(phase->step, "sum") == 0);
+                    assert_int_equal(needs[p][1], 0);
+                    assert_int_equal(needs[p][2], 0);
+                    assert_true(needs[p][3] == 1 || !counts);
+                }
+            }
+            tear_down(&s);
+        }
+        ep_comm_destroy(part);
     }
 }
 
@@ -153,7 +207,7 @@ static void test_needs(void **state)
     const int size = ep_comm_size(session->world);
     struct setup s;
     const struct ep_transport *transport = NULL;
-    bool *needs = NULL;
+    int64_t *needs = NULL;
     if (size == 1) {
         return;
     }
@@ -164,20 +218,18 @@ static void test_needs(void **state)
     set_up(&shape, transport, &s);
     const struct ep_layer *l = s.layer;
     const int hot = l->routing.topk_idx[0];
-    needs = calloc((size_t)(l->num_phases * size * size), sizeof *needs);
+    needs = calloc((size_t)(l->num_phases * size), sizeof *needs);
     assert_non_null(needs);
     ep_layer_fill_needs(l, needs);
     for (int p = 0; p < l->num_phases; p++) {
         char name[EP_LAYER_NAME_LENGTH];
         ep_layer_phase_name(&l->phases[p], name);
-        for (int i = 0; i < size; i++) {
-            for (int j = 0; j < size; j++) {
-                const bool expected =
-                    i != j && (strcmp(name, "dispatch-counts") == 0 ||
-                               (strcmp(name, "dispatch-exchange") == 0 && i == hot) ||
-                               (strcmp(name, "combine-exchange") == 0 && j == hot));
-                assert_int_equal(needs[(p * size + i) * size + j], expected);
-            }
+        const int i = ep_comm_rank(session->world);
+        for (int j = 0; j < size; j++) {
+            const bool expected = i != j && (strcmp(name, "dispatch-counts") == 0 ||
+                                             (strcmp(name, "dispatch-exchange") == 0 && i == hot) ||
+                                             (strcmp(name, "combine-exchange") == 0 && j == hot));
+            assert_int_equal(needs[p * size + j], expected);
         }
     }
     free(needs);
@@ -195,6 +247,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_plain),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_broken),
         cmocka_unit_test(test_needs),
     };
