@@ -219,7 +219,9 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     /* Logical: rows that carry a token, so without padding. Which way they go changes no maximum. */
     ep_traffic_fill_rows(&s->traffic, s->point->transport->basis, rows);
     const double logical = (double)(logical_rows_max(rows, num_ranks) * record->row_bytes);
-    if (s->point->transport->sent_rows != NULL && time_s > 0) {
+    /* On one node the stage over the network has no rows, so its time is none of a transfer. */
+    const bool moves = s->point->transport->basis != EP_BASIS_NODE || features.h_rank_bytes > 0;
+    if (s->point->transport->sent_rows != NULL && moves && time_s > 0) {
         record->bw_bytes_per_s = (double)features.h_rank_bytes / time_s;
         record->bw_logical_bytes_per_s = logical / time_s;
         EP_TRY(ep_record_set_text(&record->bw_time, exchange != NULL ? "exchange" : "whole"));

@@ -66,6 +66,11 @@ bandwidth() { grep -o "\"$1\":[0-9.e+-]*" padded/records.jsonl | cut -d: -f2; }
 awk -v physical="$(bandwidth bw_bytes_per_s)" -v logical="$(bandwidth bw_logical_bytes_per_s)" \
     'BEGIN { exit !(physical / logical > 7.99 && physical / logical < 8.01) }' ||
     fail "logical bandwidth counts padding"
+# On one node nothing crosses what hier exchanges over: no bandwidth, rather than rows over the time of a call.
+ranks 2 comm --tokens 4 --hidden 8 --transport hier,alltoallv --iters 3 --visits 1 -o near >out 2>err || fail "hier failed"
+[ "$(grep '"transport":"hier"' near/records.jsonl | grep -c '"bw_bytes_per_s":null.*"bw_logical_bytes_per_s":null')" = 2 ] ||
+    fail "hier has a bandwidth on one node"
+grep '"transport":"alltoallv"' near/records.jsonl | grep -q '"bw_logical_bytes_per_s":null' && fail "alltoallv has one"
 
 # Without a launcher it starts one itself.
 env -u EPBENCH_LAUNCHER "$EPBENCH" comm -n 2 --tokens 8 --iters 3 --visits 1 >out 2>err ||
