@@ -3,11 +3,12 @@
 #include "kernels/ffn.h"
 
 #include "kernels/dtype.h"
+#include "kernels/ffn_activation.h"
 #include "kernels/gemm_backends.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct ep_ffn {
     struct ep_ffn_shape shape;
@@ -15,7 +16,14 @@ struct ep_ffn {
     struct ep_gemm_packed w13;
     struct ep_gemm_packed w2;
     float *inner;    /* [max_rows][inner columns], out of the first GEMM */
-    void *activated; /* [max_rows][ffn] of the dtype, into the second */
+    void *activated; /* [max_rows][ffn] of the dtype, into the second; one expert's at a time */
+    /* for the backward; all NULL without one */
+    bool keeps_inner;   /* inner rows stay for it, each at its place */
+    int64_t *kept_rows; /* [num_groups] of the last run, where they stay */
+    struct ep_gemm_packed w13_transposed;
+    struct ep_gemm_packed w2_transposed;
+    float *dh; /* [max_rows][ffn], by the activated rows; one expert's at a time */
+    void *dz;  /* [max_rows][inner columns] of the dtype, by the inner rows */
 };
 
 static const char *const kind_names[EP_FFN_NUM_KINDS] = {
@@ -93,9 +101,22 @@ out:
     return status;
 }
 
+static void fini_backward(struct ep_ffn *ffn)
+{
+    ep_gemm_release(&ffn->w13_transposed);
+    ep_gemm_release(&ffn->w2_transposed);
+    free(ffn->kept_rows);
+    free(ffn->dh);
+    free(ffn->dz);
+    ffn->kept_rows = NULL;
+    ffn->dh = NULL;
+    ffn->dz = NULL;
+}
+
 void ep_ffn_destroy(struct ep_ffn *ffn)
 {
     if (ffn != NULL) {
+        fini_backward(ffn);
         ep_gemm_release(&ffn->w13);
         ep_gemm_release(&ffn->w2);
         free(ffn->inner);
@@ -104,59 +125,152 @@ void ep_ffn_destroy(struct ep_ffn *ffn)
     }
 }
 
-float ep_ffn_activate(enum ep_ffn_kind kind, float gate, float up)
+static enum ep_status check_rows(const struct ep_ffn *ffn, const int64_t *num_rows)
 {
-    switch (kind) {
-    case EP_FFN_SWIGLU:
-        return gate / (1.0f + expf(-gate)) * up;
-    case EP_FFN_RELU:
-        return up > 0.0f ? up : 0.0f;
-    default:
-        return 0.5f * up * (1.0f + erff(up * 0.70710678118654752f));
+    int64_t rows = 0;
+    for (int64_t g = 0; g < ffn->shape.num_groups; g++) {
+        rows += num_rows[g];
     }
+    if (rows > ffn->max_rows) {
+        return ep_error_set(EP_EINVAL, "%" PRId64 " rows for an expert FFN made for %" PRId64, rows,
+                            ffn->max_rows);
+    }
+    return EP_OK;
 }
 
-/* One row; `to` is of the FFN's dtype. */
-static void activate_row(const struct ep_ffn_shape *shape, const float *inner, void *to)
+/* Inner rows of the expert whose first row is `row`: kept for the backward, or soon overwritten. */
+static float *inner_rows(const struct ep_ffn *ffn, int64_t row)
 {
-    const float *up = shape->kind == EP_FFN_SWIGLU ? inner + shape->ffn : inner;
-    for (int64_t i = 0; i < shape->ffn; i++) {
-        const float value = ep_ffn_activate(shape->kind, inner[i], up[i]);
-        if (shape->dtype == EP_BF16) {
-            ((uint16_t *)to)[i] = ep_bf16_from_f32(value);
-        } else {
-            ((float *)to)[i] = value;
-        }
-    }
+    return ffn->keeps_inner ? ffn->inner + row * ffn->w13.shape.n : ffn->inner;
 }
 
 enum ep_status ep_ffn_run(struct ep_ffn *ffn, const int64_t *num_rows, const void *x, float *y)
 {
+    enum ep_status status = EP_OK;
     const struct ep_ffn_shape *shape = &ffn->shape;
-    const int64_t columns = ep_ffn_inner_columns(shape);
-    const int64_t row_bytes = shape->ffn * ep_dtype_element_bytes(shape->dtype);
-    int64_t rows = 0;
+    const int64_t row_bytes = shape->hidden * ep_dtype_element_bytes(shape->dtype);
+    int64_t row = 0;
+    EP_TRY(check_rows(ffn, num_rows));
     for (int64_t g = 0; g < shape->num_groups; g++) {
-        rows += num_rows[g];
+        float *inner = inner_rows(ffn, row);
+        const char *rows = (const char *)x + row * row_bytes;
+        EP_TRY(ep_gemm_run_group(&ffn->w13, g, num_rows[g], rows, inner));
+        ep_ffn_activate_rows(shape, num_rows[g], inner, ffn->activated);
+        EP_TRY(ep_gemm_run_group(&ffn->w2, g, num_rows[g], ffn->activated,
+                                 y + row * shape->hidden));
+        row += num_rows[g];
     }
-    if (rows > ffn->max_rows) {
-        return ep_error_set(EP_EINVAL, "%" PRId64 " rows for an expert FFN made for %" PRId64,
-                            rows, ffn->max_rows);
+    if (ffn->keeps_inner) {
+        memcpy(ffn->kept_rows, num_rows, (size_t)shape->num_groups * sizeof *num_rows);
     }
-    const enum ep_status status = ep_gemm_run(&ffn->w13, num_rows, x, ffn->inner);
+out:
+    return status;
+}
+
+static struct ep_gemm_shape transposed(struct ep_gemm_shape shape)
+{
+    const int64_t k = shape.k;
+    shape.k = shape.n;
+    shape.n = k;
+    return shape;
+}
+
+enum ep_status ep_ffn_prepare_backward(struct ep_ffn *ffn, const void *const *w13,
+                                       const void *const *w2, bool recompute)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_gemm_shape first = transposed(ffn->w13.shape);
+    const struct ep_gemm_shape second = transposed(ffn->w2.shape);
+    const int64_t element = ep_dtype_element_bytes(ffn->shape.dtype);
+    if (ffn->kept_rows != NULL) {
+        return ep_error_set(EP_EINVAL, "the backward of an expert FFN is prepared twice");
+    }
+    ffn->kept_rows = calloc((size_t)ffn->shape.num_groups, sizeof *ffn->kept_rows);
+    ffn->dh = ep_gemm_alloc(ffn->max_rows * second.n * (int64_t)sizeof(float));
+    ffn->dz = ep_gemm_alloc(ffn->max_rows * first.k * element);
+    if (ffn->kept_rows == NULL || ffn->dh == NULL || ffn->dz == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for the gradients of %" PRId64 " tokens",
+                              ffn->max_rows);
+        goto out;
+    }
+    EP_TRY(ep_gemm_pack_transposed(ffn->w13.backend, &first, w13, &ffn->w13_transposed));
+    EP_TRY(ep_gemm_pack_transposed(ffn->w2.backend, &second, w2, &ffn->w2_transposed));
+    ffn->keeps_inner = !recompute;
+out:
     if (status != EP_OK) {
-        return status;
+        fini_backward(ffn);
     }
-    for (int64_t i = 0; i < rows; i++) {
-        activate_row(shape, ffn->inner + i * columns, (char *)ffn->activated + i * row_bytes);
+    return status;
+}
+
+static enum ep_status check_backward(const struct ep_ffn *ffn, const int64_t *num_rows)
+{
+    if (ffn->kept_rows == NULL) {
+        return ep_error_set(EP_EINVAL, "the backward of an expert FFN is not prepared");
     }
-    return ep_gemm_run(&ffn->w2, num_rows, ffn->activated, y);
+    for (int64_t g = 0; ffn->keeps_inner && g < ffn->shape.num_groups; g++) {
+        if (num_rows[g] != ffn->kept_rows[g]) {
+            return ep_error_set(EP_EINVAL,
+                                "backward of %" PRId64 " rows of expert %" PRId64
+                                ", whose last forward had %" PRId64,
+                                num_rows[g], g, ffn->kept_rows[g]);
+        }
+    }
+    return check_rows(ffn, num_rows);
+}
+
+/* The rows of expert g, where x, dy and dx point to the first of them. */
+static enum ep_status run_backward(struct ep_ffn *ffn, int64_t g, int64_t num_rows, float *inner,
+                                   const void *x, const void *dy, float *dx, float *dw13,
+                                   float *dw2)
+{
+    enum ep_status status = EP_OK;
+    if (!ffn->keeps_inner) {
+        EP_TRY(ep_gemm_run_group(&ffn->w13, g, num_rows, x, inner));
+    }
+    EP_TRY(ep_gemm_run_group(&ffn->w2_transposed, g, num_rows, dy, ffn->dh));
+    ep_ffn_differentiate_rows(&ffn->shape, num_rows, inner, ffn->dh, ffn->activated, ffn->dz);
+    EP_TRY(ep_gemm_run_group(&ffn->w13_transposed, g, num_rows, ffn->dz, dx));
+    if (dw13 != NULL) {
+        EP_TRY(ep_gemm_gradient(&ffn->w13, num_rows, x, ffn->dz, dw13));
+    }
+    if (dw2 != NULL) {
+        EP_TRY(ep_gemm_gradient(&ffn->w2, num_rows, ffn->activated, dy, dw2));
+    }
+out:
+    return status;
+}
+
+enum ep_status ep_ffn_backward(struct ep_ffn *ffn, const int64_t *num_rows, const void *x,
+                               const void *dy, float *dx, float *const *dw13, float *const *dw2)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_ffn_shape *shape = &ffn->shape;
+    const int64_t row_bytes = shape->hidden * ep_dtype_element_bytes(shape->dtype);
+    int64_t row = 0;
+    EP_TRY(check_backward(ffn, num_rows));
+    for (int64_t g = 0; g < shape->num_groups; g++) {
+        EP_TRY(run_backward(ffn, g, num_rows[g], inner_rows(ffn, row),
+                            (const char *)x + row * row_bytes, (const char *)dy + row * row_bytes,
+                            dx + row * shape->hidden, dw13 != NULL ? dw13[g] : NULL,
+                            dw2 != NULL ? dw2[g] : NULL));
+        row += num_rows[g];
+    }
+out:
+    return status;
 }
 
 double ep_ffn_flops(const struct ep_ffn_shape *shape, int64_t num_rows)
 {
     const struct ep_gemm_shape first = first_gemm(shape), second = second_gemm(shape);
     return ep_gemm_flops(&first, num_rows) + ep_gemm_flops(&second, num_rows);
+}
+
+double ep_ffn_backward_flops(const struct ep_ffn_shape *shape, int64_t num_rows, bool recompute)
+{
+    const struct ep_gemm_shape first = first_gemm(shape);
+    return 2.0 * ep_ffn_flops(shape, num_rows) +
+           (recompute ? ep_gemm_flops(&first, num_rows) : 0.0);
 }
 
 double ep_ffn_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows)

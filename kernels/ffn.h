@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The expert feed-forward network on rows grouped by expert: two grouped GEMMs and an activation. */
+/* The expert feed-forward network on rows grouped by expert, forward and backward. */
 #ifndef EP_KERNELS_FFN_H
 #define EP_KERNELS_FFN_H
 
 #include "base/error.h"
 #include "kernels/gemm.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** SWIGLU: silu(x Wgate) * (x Wup), then Wdown; silu(z) = z / (1 + exp(-z)).
@@ -38,7 +39,8 @@ EP_MUST_CHECK enum ep_status ep_ffn_create(const struct ep_gemm_backend *backend
                                            const void *const *w13, const void *const *w2,
                                            int64_t max_rows, struct ep_ffn **ffn);
 
-/** Run all experts.
+/** Run all experts, one after the other: both GEMMs of an expert follow each other, so that its inner rows
+ *  stay in a cache.
  *  num_rows  [num_groups] >= 0, their sum <= max_rows
  *  x         [sum][hidden] of the shape's dtype; read only
  *  y         [sum][hidden] float; overwritten
@@ -49,11 +51,44 @@ EP_MUST_CHECK enum ep_status ep_ffn_run(struct ep_ffn *ffn, const int64_t *num_r
                                         float *y);
 void ep_ffn_destroy(struct ep_ffn *ffn);
 
+/** Make `ffn` able to run backward: pack the transposed matrices (as much memory as forward) and make
+ *  workspaces. Once per `ffn`.
+ *  w13, w2    as given to ep_ffn_create; they must outlive `ffn`
+ *  recompute  false: ep_ffn_run keeps its rows' z = x W13 (fp32, before the activation) and
+ *             ep_ffn_backward takes them from the last run. true: nothing is kept, and ep_ffn_backward
+ *             multiplies x by W13 again (a third more flops). The activation itself is always taken again
+ *             from z: that saves storing it and costs no GEMM.
+ *  Returns EP_ENOMEM, EP_EENV as ep_ffn_create; EP_EINVAL where it was called before. */
+EP_MUST_CHECK enum ep_status ep_ffn_prepare_backward(struct ep_ffn *ffn, const void *const *w13,
+                                                     const void *const *w2, bool recompute);
+
+/** Gradients of y = FFN(x) for a loss whose gradient by y is dy. For the rows of each expert:
+ *    dh = dy W2^T;  dz = dh * f'(z);  dx = dz W13^T;  dW13 = x^T dz;  dW2 = h^T dy,  h = f(z)
+ *  with, for SwiGLU of z = (g, u) and s = 1 / (1 + exp(-g)): h = g s u, dg = dh u s (1 + g (1 - s)),
+ *  du = dh g s; ReLU: f' = 1 where z > 0, else 0; GELU: f' = Phi(z) + z phi(z), normal distribution and
+ *  density. (Chain rule; derivatives of the functions named at enum ep_ffn_kind.)
+ *  num_rows  [num_groups] as in ep_ffn_run; where z is kept, those of the last run
+ *  x         [sum][hidden] of the shape's dtype, as in ep_ffn_run; read only
+ *  dy        [sum][hidden] of the shape's dtype; read only
+ *  dx        [sum][hidden] float; overwritten
+ *  dw13      [num_groups] pointers to float [hidden][inner columns]; overwritten, zeros where an expert has
+ *            no row; may repeat (the last expert's stays); NULL = not wanted
+ *  dw2       [num_groups] pointers to float [ffn][hidden]; the same
+ *  GEMMs sum in fp32 and f' is taken in fp32; in bf16, h and dz are rounded once (nearest even) before
+ *  the GEMMs that read them. Returns EP_EINVAL for too many rows, without ep_ffn_prepare_backward, and
+ *  where z is kept of other numbers of rows; what a back end returns. Allocates as ep_ffn_run. */
+EP_MUST_CHECK enum ep_status ep_ffn_backward(struct ep_ffn *ffn, const int64_t *num_rows,
+                                             const void *x, const void *dy, float *dx,
+                                             float *const *dw13, float *const *dw2);
+
 /** f of one inner element: gate is ignored unless SWIGLU. */
 float ep_ffn_activate(enum ep_ffn_kind kind, float gate, float up);
 
 /** GEMM flops alone (2 per multiply-add): the activation is not counted, as the field does. */
 double ep_ffn_flops(const struct ep_ffn_shape *shape, int64_t num_rows);
+
+/** Flops of both gradients, dx and dW: twice the forward's, and the first GEMM again with recompute. */
+double ep_ffn_backward_flops(const struct ep_ffn_shape *shape, int64_t num_rows, bool recompute);
 
 /** Bytes that must move at least: both matrices of the experts with rows, rows in and out. The inner
  *  rows are not counted (they could stay in a cache). */

@@ -105,15 +105,16 @@ static enum ep_status check_shape(const struct ep_gemm_shape *shape)
     return EP_OK;
 }
 
-enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
-                            const struct ep_gemm_shape *shape, const void *const *weights,
-                            struct ep_gemm_packed *packed)
+static enum ep_status pack(const struct ep_gemm_backend *backend, const struct ep_gemm_shape *shape,
+                           bool transposed, const void *const *weights,
+                           struct ep_gemm_packed *packed)
 {
     enum ep_status status = check_shape(shape);
     if (status != EP_OK) {
         return status;
     }
-    struct ep_gemm_packed made = {.backend = backend, .shape = *shape};
+    struct ep_gemm_packed made = {
+        .backend = backend, .shape = *shape, .transposed = transposed};
     status = backend->pack(weights, &made);
     if (status == EP_OK) {
         *packed = made;
@@ -121,10 +122,48 @@ enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
     return status;
 }
 
+enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
+                            const struct ep_gemm_shape *shape, const void *const *weights,
+                            struct ep_gemm_packed *packed)
+{
+    return pack(backend, shape, false, weights, packed);
+}
+
+enum ep_status ep_gemm_pack_transposed(const struct ep_gemm_backend *backend,
+                                       const struct ep_gemm_shape *shape,
+                                       const void *const *weights, struct ep_gemm_packed *packed)
+{
+    return pack(backend, shape, true, weights, packed);
+}
+
 enum ep_status ep_gemm_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
                            const void *x, float *y)
 {
-    return packed->backend->run(packed, num_rows, x, y);
+    const int64_t row_bytes = packed->shape.k * ep_dtype_element_bytes(packed->shape.dtype);
+    const char *rows = x;
+    enum ep_status status = EP_OK;
+    for (int64_t g = 0; g < packed->shape.num_groups && status == EP_OK; g++) {
+        status = ep_gemm_run_group(packed, g, num_rows[g], rows, y);
+        rows += num_rows[g] * row_bytes;
+        y += num_rows[g] * packed->shape.n;
+    }
+    return status;
+}
+
+enum ep_status ep_gemm_run_group(const struct ep_gemm_packed *packed, int64_t group,
+                                 int64_t num_rows, const void *x, float *y)
+{
+    return num_rows > 0 ? packed->backend->run(packed, group, num_rows, x, y) : EP_OK;
+}
+
+enum ep_status ep_gemm_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                const void *x, const void *dz, float *dw)
+{
+    if (num_rows > 0) {
+        return packed->backend->gradient(packed, num_rows, x, dz, dw);
+    }
+    memset(dw, 0, (size_t)ep_gemm_num_weights(&packed->shape) * sizeof *dw);
+    return EP_OK;
 }
 
 void ep_gemm_release(struct ep_gemm_packed *packed)

@@ -25,6 +25,7 @@ struct ep_gemm_packed {
     const struct ep_gemm_backend *backend;
     struct ep_gemm_shape shape;
     int64_t weight_bytes; /* bytes that one run reads for one whole expert matrix, padding included */
+    bool transposed;      /* matrices came as [n][k]: a backward multiplies by W^T */
     bool borrows_weights; /* the caller's matrices are read by run, and must stay until release */
     void *state;          /* the back end's own */
 };
@@ -36,11 +37,15 @@ struct ep_gemm_backend {
     /** Can this build on this CPU run `dtype`? Where not, `reason` says why; where it can, how
      *  (instruction set, conversions). NUL-terminated, truncated to `length`. */
     bool (*available)(enum ep_dtype dtype, char *reason, size_t length);
-    /** Make packed->state of row-major weights; set weight_bytes, and borrows_weights where the
-     *  caller's matrices are used in place. */
+    /** Make packed->state of row-major weights, [k][n] or (packed->transposed) [n][k]; set
+     *  weight_bytes, and borrows_weights where the caller's matrices are used in place. */
     enum ep_status (*pack)(const void *const *weights, struct ep_gemm_packed *packed);
-    enum ep_status (*run)(const struct ep_gemm_packed *packed, const int64_t *num_rows,
+    /** One group's rows, at least one: x [num_rows][k], y [num_rows][n]. */
+    enum ep_status (*run)(const struct ep_gemm_packed *packed, int64_t group, int64_t num_rows,
                           const void *x, float *y);
+    /** x^T dz of one group's rows, at least one: x [num_rows][k], dz [num_rows][n], dw [k][n]. */
+    enum ep_status (*gradient)(const struct ep_gemm_packed *packed, int64_t num_rows,
+                               const void *x, const void *dz, float *dw);
     void (*release)(struct ep_gemm_packed *packed);
 };
 
@@ -70,6 +75,12 @@ EP_MUST_CHECK enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
                                           const void *const *weights,
                                           struct ep_gemm_packed *packed);
 
+/** The same from matrices that are row-major [n][k]: Y = X W^T. */
+EP_MUST_CHECK enum ep_status ep_gemm_pack_transposed(const struct ep_gemm_backend *backend,
+                                                     const struct ep_gemm_shape *shape,
+                                                     const void *const *weights,
+                                                     struct ep_gemm_packed *packed);
+
 /** Multiply. Rows of group 0 come first in X and Y, then those of group 1, and so on.
  *  num_rows  [num_groups] >= 0 (0: the expert got no token, its weights are not read)
  *  x         [sum num_rows][k] of the shape's dtype, row-major; read only
@@ -78,6 +89,20 @@ EP_MUST_CHECK enum ep_status ep_gemm_pack(const struct ep_gemm_backend *backend,
  *  (it may own a workspace). Sums in another order than `ref`: |y - ref| <= ep_gemm_tolerance. */
 EP_MUST_CHECK enum ep_status ep_gemm_run(const struct ep_gemm_packed *packed,
                                          const int64_t *num_rows, const void *x, float *y);
+
+/** Multiply the rows of one group: x [num_rows][k], y [num_rows][n], else as ep_gemm_run. */
+EP_MUST_CHECK enum ep_status ep_gemm_run_group(const struct ep_gemm_packed *packed, int64_t group,
+                                               int64_t num_rows, const void *x, float *y);
+
+/** The gradient of one group's matrix, dw = x^T dz: dw[i][j] = sum over rows r of x[r][i] dz[r][j].
+ *  num_rows  >= 0; without rows dw is set to zero
+ *  x         [num_rows][k] of the shape's dtype, row-major; read only
+ *  dz        [num_rows][n] of the shape's dtype, row-major; read only
+ *  dw        [k][n] float, row-major; overwritten
+ *  Nothing of the weights is read. Returns as ep_gemm_run; may allocate at a number of rows that it has
+ *  not seen. Sums in another order than `ref`: off by ep_gemm_tolerance(dtype, num_rows, ..) at most. */
+EP_MUST_CHECK enum ep_status ep_gemm_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                              const void *x, const void *dz, float *dw);
 
 /** Free what pack made; packed may be zeroed memory. */
 void ep_gemm_release(struct ep_gemm_packed *packed);

@@ -102,31 +102,49 @@ static enum ep_status reserve_rows(struct cblas_state *state, int64_t num)
     return EP_OK;
 }
 
-static enum ep_status cblas_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
+/* Rows as sgemm takes them: where they are, or widened at `place` of the workspace. */
+static const float *as_fp32(const struct cblas_state *state, enum ep_dtype dtype, const void *rows,
+                            int64_t num, int64_t place)
+{
+    if (dtype != EP_BF16) {
+        return rows;
+    }
+    widen(rows, num, state->x + place);
+    return state->x + place;
+}
+
+static enum ep_status cblas_run(const struct ep_gemm_packed *packed, int64_t group, int64_t num_rows,
                                 const void *x, float *y)
 {
     struct cblas_state *state = packed->state;
-    const int64_t k = packed->shape.k, n = packed->shape.n;
-    int64_t row = 0;
-    for (int64_t g = 0; g < packed->shape.num_groups; g++) {
-        const int64_t m = num_rows[g];
-        if (m == 0) {
-            continue;
-        }
-        const float *rows = (const float *)x + row * k;
-        if (packed->shape.dtype == EP_BF16) {
-            const enum ep_status status = reserve_rows(state, m * k);
-            if (status != EP_OK) {
-                return status;
-            }
-            widen((const uint16_t *)x + row * k, m * k, state->x);
-            rows = state->x;
-        }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, rows,
-                    (int)k, state->matrices[g], (int)n, 0.0f, y + row * n, (int)n);
-        row += m;
+    const struct ep_gemm_shape *shape = &packed->shape;
+    const int64_t k = shape->k, n = shape->n;
+    const enum ep_status status =
+        shape->dtype == EP_BF16 ? reserve_rows(state, num_rows * k) : EP_OK;
+    if (status == EP_OK) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, packed->transposed ? CblasTrans : CblasNoTrans,
+                    (int)num_rows, (int)n, (int)k, 1.0f,
+                    as_fp32(state, shape->dtype, x, num_rows * k, 0), (int)k,
+                    state->matrices[group], (int)(packed->transposed ? k : n), 0.0f, y, (int)n);
     }
-    return EP_OK;
+    return status;
+}
+
+static enum ep_status cblas_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                     const void *x, const void *dz, float *dw)
+{
+    struct cblas_state *state = packed->state;
+    const enum ep_dtype dtype = packed->shape.dtype;
+    const int64_t k = packed->shape.k, n = packed->shape.n;
+    const enum ep_status status =
+        dtype == EP_BF16 ? reserve_rows(state, num_rows * (k + n)) : EP_OK;
+    if (status == EP_OK) {
+        const float *a = as_fp32(state, dtype, x, num_rows * k, 0);
+        const float *b = as_fp32(state, dtype, dz, num_rows * n, num_rows * k);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)k, (int)n, (int)num_rows, 1.0f, a,
+                    (int)k, b, (int)n, 0.0f, dw, (int)n);
+    }
+    return status;
 }
 
 const struct ep_gemm_backend ep_gemm_cblas = {
@@ -135,5 +153,6 @@ const struct ep_gemm_backend ep_gemm_cblas = {
     .available = cblas_available,
     .pack = cblas_pack,
     .run = cblas_run,
+    .gradient = cblas_gradient,
     .release = cblas_release,
 };

@@ -11,8 +11,9 @@
 
 /* Blocking (kernels/README.md, "GEMM"): of k, so that two panels of w and a tile of x share L2 (in
  * steps of 4 bytes a row); of rows, so that w is read from memory once for so many. A stream that is
- * read once is fetched AHEAD_BYTES early. */
-enum { BLOCK_STEPS = 1024, BLOCK_ROWS = 256, AHEAD_BYTES = 8192 };
+ * read once is fetched AHEAD_BYTES early. A gradient takes fewer steps at once: all columns of dz are
+ * packed for so many. */
+enum { BLOCK_STEPS = 1024, BLOCK_ROWS = 256, AHEAD_BYTES = 8192, GRADIENT_STEPS = 256 };
 
 struct native_state {
     const struct ep_native_isa *isa;
@@ -21,6 +22,8 @@ struct native_state {
     int64_t matrix_bytes; /* packed */
     char *matrices;       /* [num_groups]: [blocks of k][panels][steps][columns] words */
     uint32_t *x;          /* [row blocks][steps][rows] of one block */
+    uint32_t *dz;         /* packed as a matrix, for a gradient */
+    int64_t dz_steps;     /* that fit into it */
 };
 
 /* The `skip`-th best instruction set that this CPU has; NULL where there are not so many. */
@@ -52,6 +55,7 @@ static void native_release(struct ep_gemm_packed *packed)
     if (state != NULL) {
         free(state->matrices);
         free(state->x);
+        free(state->dz);
         free(state);
     }
 }
@@ -78,20 +82,52 @@ static void pack_step(const struct ep_gemm_shape *shape, const void *matrix, int
     memset(to + num, 0, (size_t)(columns - num) * sizeof *to);
 }
 
-static void pack_matrix(const struct native_state *state, const struct ep_gemm_shape *shape,
-                        const void *matrix, uint32_t *to)
+/* All panels of steps [first, first + steps), read row by row. */
+static void pack_panels(const struct native_state *state, const struct ep_gemm_shape *shape,
+                        const void *matrix, int64_t first, int64_t steps, uint32_t *to)
 {
     const int64_t columns = state->isa->columns;
-    for (int64_t first = 0; first < state->steps; first += BLOCK_STEPS) {
-        const int64_t steps = minimum(BLOCK_STEPS, state->steps - first);
-        for (int64_t step = 0; step < steps; step++) { /* read row by row */
-            for (int64_t p = 0; p < state->num_panels; p++) {
-                pack_step(shape, matrix, first + step, p * columns,
-                          minimum(columns, shape->n - p * columns), columns,
-                          to + (p * steps + step) * columns);
+    for (int64_t step = 0; step < steps; step++) {
+        for (int64_t p = 0; p < state->num_panels; p++) {
+            pack_step(shape, matrix, first + step, p * columns,
+                      minimum(columns, shape->n - p * columns), columns,
+                      to + (p * steps + step) * columns);
+        }
+    }
+}
+
+/* The same of a matrix that is given as [n][k]: a column of the panel is a row there. */
+static void pack_transposed(const struct native_state *state, const struct ep_gemm_shape *shape,
+                            const void *matrix, int64_t first, int64_t steps, uint32_t *to)
+{
+    const int64_t columns = state->isa->columns;
+    memset(to, 0, (size_t)(steps * state->num_panels * columns) * sizeof *to);
+    for (int64_t j = 0; j < shape->n; j++) {
+        uint32_t *column = to + j / columns * steps * columns + j % columns;
+        for (int64_t s = 0; s < steps; s++) {
+            const int64_t i = first + s;
+            if (shape->dtype == EP_FP32) {
+                column[s * columns] = ((const uint32_t *)matrix)[j * shape->k + i];
+            } else {
+                const uint16_t *low = (const uint16_t *)matrix + j * shape->k + 2 * i;
+                column[s * columns] = low[0] | (2 * i + 1 < shape->k ? (uint32_t)low[1] << 16 : 0);
             }
         }
-        to += steps * state->num_panels * columns;
+    }
+}
+
+static void pack_matrix(const struct native_state *state, const struct ep_gemm_packed *packed,
+                        const void *matrix, uint32_t *to)
+{
+    const struct ep_gemm_shape *shape = &packed->shape;
+    for (int64_t first = 0; first < state->steps; first += BLOCK_STEPS) {
+        const int64_t steps = minimum(BLOCK_STEPS, state->steps - first);
+        if (packed->transposed) {
+            pack_transposed(state, shape, matrix, first, steps, to);
+        } else {
+            pack_panels(state, shape, matrix, first, steps, to);
+        }
+        to += steps * state->num_panels * state->isa->columns;
     }
 }
 
@@ -118,7 +154,7 @@ static enum ep_status pack(int skip, const void *const *weights, struct ep_gemm_
                             shape->num_groups);
     }
     for (int64_t g = 0; g < shape->num_groups; g++) {
-        pack_matrix(state, shape, weights[g],
+        pack_matrix(state, packed, weights[g],
                     (uint32_t *)(void *)(state->matrices + g * state->matrix_bytes));
     }
     packed->state = state;
@@ -235,44 +271,96 @@ static void run_block(const struct native_state *state, const struct ep_gemm_sha
     }
 }
 
-static void run_group(const struct native_state *state, const struct ep_gemm_shape *shape,
-                      const char *matrix, const void *x, int64_t first_row, int64_t num_rows,
-                      float *y)
+static enum ep_status native_run(const struct ep_gemm_packed *packed, int64_t group,
+                                 int64_t num_rows, const void *x, float *y)
 {
+    const struct native_state *state = packed->state;
+    const struct ep_gemm_shape *shape = &packed->shape;
     const struct cut blocks = cut_rows(num_rows, BLOCK_ROWS);
-    int64_t row = first_row;
+    int64_t row = 0;
     for (int64_t b = 0; b < blocks.num; b++) {
         const int64_t rows = blocks.height - (b >= blocks.num_high);
         const struct cut tiles = cut_rows(rows, state->isa->max_rows);
-        const char *w = matrix;
+        const char *w = state->matrices + group * state->matrix_bytes;
         for (int64_t first = 0; first < state->steps; first += BLOCK_STEPS) {
             const int64_t steps = minimum(BLOCK_STEPS, state->steps - first);
-            int64_t packed = 0;
+            int64_t done = 0;
             for (int64_t t = 0; t < tiles.num; t++) {
                 const int64_t m = tiles.height - (t >= tiles.num_high);
-                pack_rows(shape, x, row + packed, m, first, steps, state->x + packed * steps);
-                packed += m;
+                pack_rows(shape, x, row + done, m, first, steps, state->x + done * steps);
+                done += m;
             }
             run_block(state, shape, w, steps, &tiles, first > 0, y + row * shape->n);
             w += steps * state->num_panels * state->isa->columns * (int64_t)sizeof(uint32_t);
         }
         row += rows;
     }
+    return EP_OK;
 }
 
-static enum ep_status native_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
-                                 const void *x, float *y)
+/* Columns [first, first + m) of rows [row, row + num_rows) of x [..][k] as [steps][m] words: x^T. */
+static void pack_columns(const struct ep_gemm_shape *shape, const void *x, int64_t row,
+                         int64_t num_rows, int64_t first, int64_t m, uint32_t *to)
 {
-    const struct native_state *state = packed->state;
-    int64_t row = 0;
-    for (int64_t g = 0; g < packed->shape.num_groups; g++) {
-        if (num_rows[g] > 0) {
-            run_group(state, &packed->shape, state->matrices + g * state->matrix_bytes, x, row,
-                      num_rows[g], y);
-            row += num_rows[g];
+    const int64_t pair = shape->dtype == EP_FP32 ? 1 : 2;
+    for (int64_t end = row + num_rows; row < end; row += pair, to += m) {
+        if (shape->dtype == EP_FP32) {
+            memcpy(to, (const uint32_t *)x + row * shape->k + first, (size_t)m * sizeof *to);
+            continue;
+        }
+        const uint16_t *low = (const uint16_t *)x + row * shape->k + first;
+        for (int64_t r = 0; r < m; r++) {
+            to[r] = low[r] | (row + 1 < end ? (uint32_t)low[shape->k + r] << 16 : 0);
         }
     }
+}
+
+static enum ep_status reserve_steps(struct native_state *state, int64_t steps)
+{
+    if (steps > state->dz_steps) {
+        free(state->dz);
+        state->dz_steps = 0;
+        state->dz = ep_gemm_alloc(steps * state->num_panels * state->isa->columns *
+                                  (int64_t)sizeof *state->dz);
+        if (state->dz == NULL) {
+            return ep_error_set(EP_ENOMEM, "no memory for a packed gradient");
+        }
+        state->dz_steps = steps;
+    }
     return EP_OK;
+}
+
+/* dw = x^T dz: rows of x^T times dz, which is packed like weights of k = num_rows. */
+static enum ep_status native_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                      const void *x, const void *dz, float *dw)
+{
+    struct native_state *state = packed->state;
+    const struct ep_gemm_shape *shape = &packed->shape;
+    const struct ep_gemm_shape as_weights = {1, num_rows, shape->n, shape->dtype};
+    const int64_t pair = shape->dtype == EP_FP32 ? 1 : 2;
+    const int64_t all_steps = (num_rows + pair - 1) / pair;
+    const struct cut blocks = cut_rows(shape->k, BLOCK_ROWS);
+    const enum ep_status status = reserve_steps(state, minimum(GRADIENT_STEPS, all_steps));
+    for (int64_t first = 0; first < all_steps && status == EP_OK; first += GRADIENT_STEPS) {
+        const int64_t steps = minimum(GRADIENT_STEPS, all_steps - first);
+        const int64_t rows = minimum(steps * pair, num_rows - first * pair);
+        int64_t column = 0; /* of x */
+        pack_panels(state, &as_weights, dz, first, steps, state->dz);
+        for (int64_t b = 0; b < blocks.num; b++) {
+            const int64_t start = column;
+            const int64_t height = blocks.height - (b >= blocks.num_high);
+            const struct cut tiles = cut_rows(height, state->isa->max_rows);
+            for (int64_t t = 0; t < tiles.num; t++) {
+                const int64_t m = tiles.height - (t >= tiles.num_high);
+                pack_columns(shape, x, first * pair, rows, column, m,
+                             state->x + (column - start) * steps);
+                column += m;
+            }
+            run_block(state, shape, (const char *)state->dz, steps, &tiles, first > 0,
+                      dw + start * shape->n);
+        }
+    }
+    return status;
 }
 
 /* The table has no room for a parameter, so each instruction set has its hooks. */
@@ -295,6 +383,7 @@ const struct ep_gemm_backend ep_gemm_native = {
     .available = best_available,
     .pack = best_pack,
     .run = native_run,
+    .gradient = native_gradient,
     .release = native_release,
 };
 
@@ -304,6 +393,7 @@ const struct ep_gemm_backend ep_gemm_native2 = {
     .available = second_available,
     .pack = second_pack,
     .run = native_run,
+    .gradient = native_gradient,
     .release = native_release,
 };
 
@@ -313,5 +403,6 @@ const struct ep_gemm_backend ep_gemm_native3 = {
     .available = third_available,
     .pack = third_pack,
     .run = native_run,
+    .gradient = native_gradient,
     .release = native_release,
 };

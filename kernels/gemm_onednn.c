@@ -82,8 +82,10 @@ static dnnl_status_t matmul_init(dnnl_primitive_desc_t *matmul, dnnl_engine_t en
 /* A primitive for one number of rows, with its memory objects; data handles are set per call. */
 struct cached {
     int64_t num_rows;
+    bool is_gradient; /* y = x^T w, w the rows of dz */
     dnnl_primitive_t primitive;
     dnnl_memory_t x, y;
+    dnnl_memory_t w; /* of a gradient; else NULL */
 };
 
 struct onednn_state {
@@ -181,6 +183,9 @@ static void cached_fini(struct cached *entry)
     if (entry->y != NULL) {
         dnnl_memory_destroy(entry->y);
     }
+    if (entry->w != NULL) {
+        dnnl_memory_destroy(entry->w);
+    }
 }
 
 static void destroy_state(struct onednn_state *state, int64_t num_groups)
@@ -217,16 +222,18 @@ static void onednn_release(struct ep_gemm_packed *packed)
 }
 
 /* Reorder one row-major matrix into the layout. */
-static enum ep_status reorder(struct onednn_state *state, const struct ep_gemm_shape *shape,
+static enum ep_status reorder(struct onednn_state *state, const struct ep_gemm_packed *packed,
                               const void *matrix, dnnl_memory_t to)
 {
+    const struct ep_gemm_shape *shape = &packed->shape;
     enum ep_status status = EP_OK;
     dnnl_memory_desc_t plain;
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t desc = NULL;
     dnnl_primitive_t primitive = NULL;
     memset(&plain, 0, sizeof plain);
-    DNNL_TRY(desc_init(&plain, shape->k, shape->n, data_type(shape->dtype), dnnl_ab));
+    DNNL_TRY(desc_init(&plain, shape->k, shape->n, data_type(shape->dtype),
+                       packed->transposed ? dnnl_ba : dnnl_ab));
     /* only read */
     DNNL_TRY(dnnl_memory_create(&from, DESC(plain), state->engine, (void *)(uintptr_t)matrix));
     DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, DESC(plain), state->engine,
@@ -294,7 +301,7 @@ static enum ep_status onednn_pack(const void *const *weights, struct ep_gemm_pac
     for (int64_t g = 0; g < shape->num_groups; g++) {
         DNNL_TRY(dnnl_memory_create(&state->weights[g], DESC(state->layout), state->engine,
                                     state->matrices + g * state->stride_bytes));
-        EP_TRY(reorder(state, shape, weights[g], state->weights[g]));
+        EP_TRY(reorder(state, packed, weights[g], state->weights[g]));
     }
     packed->state = state;
     packed->weight_bytes = state->stride_bytes;
@@ -305,20 +312,30 @@ out:
 }
 
 static enum ep_status create_cached(const struct onednn_state *state,
-                                    const struct ep_gemm_shape *shape, int64_t m,
+                                    const struct ep_gemm_shape *shape, int64_t m, bool is_gradient,
                                     struct cached *made)
 {
     enum ep_status status = EP_OK;
-    struct cached entry = {.num_rows = m};
+    const dnnl_data_type_t type = data_type(shape->dtype);
+    struct cached entry = {.num_rows = m, .is_gradient = is_gradient};
     dnnl_primitive_desc_t matmul = NULL;
-    dnnl_memory_desc_t x, y;
+    dnnl_memory_desc_t x, y, w;
     dnnl_memory_desc_t layout = state->layout;
     memset(&x, 0, sizeof x);
     memset(&y, 0, sizeof y);
-    DNNL_TRY(describe(state->engine, shape, m, &layout, &matmul));
+    memset(&w, 0, sizeof w);
+    if (is_gradient) {
+        DNNL_TRY(desc_init(&x, shape->k, m, type, dnnl_ba));
+        DNNL_TRY(desc_init(&w, m, shape->n, type, dnnl_ab));
+        DNNL_TRY(desc_init(&y, shape->k, shape->n, dnnl_f32, dnnl_ab));
+        DNNL_TRY(matmul_init(&matmul, state->engine, &x, &w, &y));
+        DNNL_TRY(dnnl_memory_create(&entry.w, DESC(w), state->engine, DNNL_MEMORY_NONE));
+    } else {
+        DNNL_TRY(describe(state->engine, shape, m, &layout, &matmul));
+        DNNL_TRY(desc_init(&x, m, shape->k, type, dnnl_ab));
+        DNNL_TRY(desc_init(&y, m, shape->n, dnnl_f32, dnnl_ab));
+    }
     DNNL_TRY(dnnl_primitive_create(&entry.primitive, matmul));
-    DNNL_TRY(desc_init(&x, m, shape->k, data_type(shape->dtype), dnnl_ab));
-    DNNL_TRY(desc_init(&y, m, shape->n, dnnl_f32, dnnl_ab));
     DNNL_TRY(dnnl_memory_create(&entry.x, DESC(x), state->engine, DNNL_MEMORY_NONE));
     DNNL_TRY(dnnl_memory_create(&entry.y, DESC(y), state->engine, DNNL_MEMORY_NONE));
     *made = entry;
@@ -331,14 +348,15 @@ out:
     }
     desc_fini(&x);
     desc_fini(&y);
+    desc_fini(&w);
     return status;
 }
 
 static enum ep_status find_cached(struct onednn_state *state, const struct ep_gemm_shape *shape,
-                                  int64_t m, const struct cached **entry)
+                                  int64_t m, bool is_gradient, const struct cached **entry)
 {
     for (int64_t i = 0; i < state->num_cached; i++) {
-        if (state->cache[i].num_rows == m) {
+        if (state->cache[i].num_rows == m && state->cache[i].is_gradient == is_gradient) {
             *entry = &state->cache[i];
             return EP_OK;
         }
@@ -349,39 +367,51 @@ static enum ep_status find_cached(struct onednn_state *state, const struct ep_ge
         return ep_error_set(EP_ENOMEM, "no memory for one more oneDNN primitive");
     }
     state->cache = grown;
-    const enum ep_status status = create_cached(state, shape, m, &grown[state->num_cached]);
+    const enum ep_status status =
+        create_cached(state, shape, m, is_gradient, &grown[state->num_cached]);
     if (status == EP_OK) {
         *entry = &grown[state->num_cached++];
     }
     return status;
 }
 
-static enum ep_status onednn_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
-                                 const void *x, float *y)
+static enum ep_status execute(const struct onednn_state *state, const struct cached *entry,
+                              const void *x, dnnl_memory_t weights, float *y)
+{
+    enum ep_status status = EP_OK;
+    const dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, entry->x}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, entry->y}};
+    DNNL_TRY(dnnl_memory_set_data_handle(entry->x, (void *)(uintptr_t)x)); /* only read */
+    DNNL_TRY(dnnl_memory_set_data_handle(entry->y, y));
+    DNNL_TRY(dnnl_primitive_execute(entry->primitive, state->stream, 3, args));
+    DNNL_TRY(dnnl_stream_wait(state->stream));
+out:
+    return status;
+}
+
+static enum ep_status onednn_run(const struct ep_gemm_packed *packed, int64_t group,
+                                 int64_t num_rows, const void *x, float *y)
 {
     struct onednn_state *state = packed->state;
-    const struct ep_gemm_shape *shape = &packed->shape;
-    const int64_t row_bytes = shape->k * ep_dtype_element_bytes(shape->dtype);
     enum ep_status status = EP_OK;
-    int64_t row = 0;
+    const struct cached *entry = NULL;
     set_one_thread();
-    for (int64_t g = 0; g < shape->num_groups; g++) {
-        if (num_rows[g] == 0) {
-            continue;
-        }
-        const struct cached *entry = NULL;
-        EP_TRY(find_cached(state, shape, num_rows[g], &entry));
-        /* only read */
-        void *rows = (char *)(uintptr_t)x + row * row_bytes;
-        DNNL_TRY(dnnl_memory_set_data_handle(entry->x, rows));
-        DNNL_TRY(dnnl_memory_set_data_handle(entry->y, y + row * shape->n));
-        const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, entry->x},
-                                        {DNNL_ARG_WEIGHTS, state->weights[g]},
-                                        {DNNL_ARG_DST, entry->y}};
-        DNNL_TRY(dnnl_primitive_execute(entry->primitive, state->stream, 3, args));
-        DNNL_TRY(dnnl_stream_wait(state->stream));
-        row += num_rows[g];
-    }
+    EP_TRY(find_cached(state, &packed->shape, num_rows, false, &entry));
+    EP_TRY(execute(state, entry, x, state->weights[group], y));
+out:
+    return status;
+}
+
+static enum ep_status onednn_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                      const void *x, const void *dz, float *dw)
+{
+    struct onednn_state *state = packed->state;
+    enum ep_status status = EP_OK;
+    const struct cached *entry = NULL;
+    set_one_thread();
+    EP_TRY(find_cached(state, &packed->shape, num_rows, true, &entry));
+    DNNL_TRY(dnnl_memory_set_data_handle(entry->w, (void *)(uintptr_t)dz)); /* only read */
+    EP_TRY(execute(state, entry, x, entry->w, dw));
 out:
     return status;
 }
@@ -392,5 +422,6 @@ const struct ep_gemm_backend ep_gemm_onednn = {
     .available = onednn_available,
     .pack = onednn_pack,
     .run = onednn_run,
+    .gradient = onednn_gradient,
     .release = onednn_release,
 };

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct ref_state {
     double *sums;          /* [n] */
@@ -54,27 +55,48 @@ static double load(enum ep_dtype dtype, const void *values, int64_t i)
                                  : (double)((const float *)values)[i];
 }
 
-static enum ep_status ref_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
+/* Add factor * row[0 .. n - 1], elements `stride` apart. */
+static void add_row(struct ref_state *state, enum ep_dtype dtype, double factor, const void *matrix,
+                    int64_t first, int64_t stride, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        state->sums[j] += factor * load(dtype, matrix, first + j * stride);
+    }
+}
+
+static enum ep_status ref_run(const struct ep_gemm_packed *packed, int64_t group, int64_t num_rows,
                               const void *x, float *y)
 {
-    const struct ref_state *state = packed->state;
+    struct ref_state *state = packed->state;
+    const int64_t k = packed->shape.k, n = packed->shape.n;
+    const bool transposed = packed->transposed;
+    const enum ep_dtype dtype = packed->shape.dtype;
+    for (int64_t row = 0; row < num_rows; row++) {
+        memset(state->sums, 0, (size_t)n * sizeof *state->sums);
+        for (int64_t i = 0; i < k; i++) {
+            add_row(state, dtype, load(dtype, x, row * k + i), state->matrices[group],
+                    transposed ? i : i * n, transposed ? k : 1, n);
+        }
+        for (int64_t j = 0; j < n; j++) {
+            y[row * n + j] = (float)state->sums[j];
+        }
+    }
+    return EP_OK;
+}
+
+static enum ep_status ref_gradient(const struct ep_gemm_packed *packed, int64_t num_rows,
+                                   const void *x, const void *dz, float *dw)
+{
+    struct ref_state *state = packed->state;
     const int64_t k = packed->shape.k, n = packed->shape.n;
     const enum ep_dtype dtype = packed->shape.dtype;
-    int64_t row = 0;
-    for (int64_t g = 0; g < packed->shape.num_groups; g++) {
-        for (int64_t end = row + num_rows[g]; row < end; row++) {
-            for (int64_t j = 0; j < n; j++) {
-                state->sums[j] = 0.0;
-            }
-            for (int64_t i = 0; i < k; i++) {
-                const double factor = load(dtype, x, row * k + i);
-                for (int64_t j = 0; j < n; j++) {
-                    state->sums[j] += factor * load(dtype, state->matrices[g], i * n + j);
-                }
-            }
-            for (int64_t j = 0; j < n; j++) {
-                y[row * n + j] = (float)state->sums[j];
-            }
+    for (int64_t i = 0; i < k; i++) {
+        memset(state->sums, 0, (size_t)n * sizeof *state->sums);
+        for (int64_t row = 0; row < num_rows; row++) {
+            add_row(state, dtype, load(dtype, x, row * k + i), dz, row * n, 1, n);
+        }
+        for (int64_t j = 0; j < n; j++) {
+            dw[i * n + j] = (float)state->sums[j];
         }
     }
     return EP_OK;
@@ -86,5 +108,6 @@ const struct ep_gemm_backend ep_gemm_ref = {
     .available = ref_available,
     .pack = ref_pack,
     .run = ref_run,
+    .gradient = ref_gradient,
     .release = ref_release,
 };

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_GROUPS = 4 };
 
@@ -58,14 +59,67 @@ static double abs_sum(const struct ep_gemm_shape *shape, const void *x, int64_t 
     return sum;
 }
 
-static void check_against_ref(const struct ep_gemm_backend *backend,
+/* x^T dz of the rows of one group, dz taken from the values of y's shape. */
+static void check_gradient(const struct ep_gemm_packed *packed, const struct ep_gemm_packed *oracle,
+                           int64_t rows, const void *x)
+{
+    const struct ep_gemm_shape *shape = &packed->shape;
+    const size_t num = (size_t)(shape->k * shape->n) + 1;
+    void *dz = make_values(shape->dtype, rows * shape->n, 98);
+    float *dw = malloc(num * sizeof *dw), *expected = malloc(num * sizeof *dw);
+    for (size_t i = 0; i < num; i++) {
+        dw[i] = expected[i] = NAN;
+    }
+    CHECK_OK(ep_gemm_gradient(oracle, rows, x, dz, expected));
+    CHECK_OK(ep_gemm_gradient(packed, rows, x, dz, dw));
+    CHECK_OK(ep_gemm_gradient(packed, rows, x, dz, dw)); /* must not add */
+    assert_true(isnan(dw[num - 1]));
+    for (int64_t i = 0; i < shape->k; i++) {
+        for (int64_t j = 0; j < shape->n; j++) {
+            double sum = 0.0;
+            for (int64_t r = 0; r < rows; r++) {
+                sum += fabs(value_of(shape->dtype, x, r * shape->k + i) *
+                            value_of(shape->dtype, dz, r * shape->n + j));
+            }
+            const double error = fabs((double)dw[i * shape->n + j] -
+                                      (double)expected[i * shape->n + j]);
+            const double bound = ep_gemm_tolerance(shape->dtype, rows, sum);
+            if (!(error <= bound)) {
+                fail_msg("gradient %s %s k %d n %d of %d rows, [%d][%d]: off by %g, bound %g",
+                         packed->backend->name, ep_dtype_name(shape->dtype), (int)shape->k,
+                         (int)shape->n, (int)rows, (int)i, (int)j, error, bound);
+            }
+        }
+    }
+    free(dz);
+    free(dw);
+    free(expected);
+}
+
+/* [k][n] from [n][k], so that both forms hold the same matrix. */
+static void *make_transposed(const struct ep_gemm_shape *shape, const void *matrix)
+{
+    const size_t element = (size_t)ep_dtype_element_bytes(shape->dtype);
+    char *made = malloc((size_t)(shape->k * shape->n) * element);
+    for (int64_t i = 0; i < shape->k; i++) {
+        for (int64_t j = 0; j < shape->n; j++) {
+            memcpy(made + (size_t)(j * shape->k + i) * element,
+                   (const char *)matrix + (size_t)(i * shape->n + j) * element, element);
+        }
+    }
+    return made;
+}
+
+static void check_against_ref(const struct ep_gemm_backend *backend, bool transposed,
                               const struct ep_gemm_shape *shape, const int64_t *num_rows)
 {
     const int64_t rows = total(num_rows, shape->num_groups);
-    const void *weights[MAX_GROUPS];
-    void *owned[MAX_GROUPS];
+    const void *weights[MAX_GROUPS], *plain[MAX_GROUPS];
+    void *owned[2 * MAX_GROUPS];
     for (int64_t g = 0; g < shape->num_groups; g++) {
-        weights[g] = owned[g] = make_values(shape->dtype, shape->k * shape->n, (uint64_t)g);
+        plain[g] = owned[g] = make_values(shape->dtype, shape->k * shape->n, (uint64_t)g);
+        owned[MAX_GROUPS + g] = make_transposed(shape, plain[g]);
+        weights[g] = transposed ? owned[MAX_GROUPS + g] : plain[g];
     }
     void *x = make_values(shape->dtype, rows * shape->k, 99);
     const size_t num_y = (size_t)(rows * shape->n) + 1;
@@ -73,8 +127,9 @@ static void check_against_ref(const struct ep_gemm_backend *backend,
     const struct ep_gemm_backend *ref = NULL;
     struct ep_gemm_packed packed = {0}, oracle = {0};
     CHECK_OK(ep_gemm_find("ref", shape->dtype, &ref));
-    CHECK_OK(ep_gemm_pack(backend, shape, weights, &packed));
-    CHECK_OK(ep_gemm_pack(ref, shape, weights, &oracle));
+    CHECK_OK(transposed ? ep_gemm_pack_transposed(backend, shape, weights, &packed)
+                        : ep_gemm_pack(backend, shape, weights, &packed));
+    CHECK_OK(ep_gemm_pack(ref, shape, plain, &oracle));
     for (size_t i = 0; i < num_y; i++) {
         y[i] = expected[i] = NAN; /* every element must be written, and none behind the last */
     }
@@ -88,7 +143,7 @@ static void check_against_ref(const struct ep_gemm_backend *backend,
         for (int64_t end = row + num_rows[g]; row < end; row++) {
             for (int64_t j = 0; j < shape->n; j++) {
                 const double bound = ep_gemm_tolerance(shape->dtype, shape->k,
-                                                       abs_sum(shape, x, row, weights[g], j));
+                                                       abs_sum(shape, x, row, plain[g], j));
                 const double error = fabs((double)y[row * shape->n + j] -
                                           (double)expected[row * shape->n + j]);
                 if (!(error <= bound)) {
@@ -99,10 +154,14 @@ static void check_against_ref(const struct ep_gemm_backend *backend,
             }
         }
     }
+    if (!transposed) { /* the same work in both */
+        check_gradient(&packed, &oracle, rows < 65 ? rows : 65, x);
+    }
     ep_gemm_release(&packed);
     ep_gemm_release(&oracle);
     for (int64_t g = 0; g < shape->num_groups; g++) {
         free(owned[g]);
+        free(owned[MAX_GROUPS + g]);
     }
     free(x);
     free(y);
@@ -132,7 +191,10 @@ static void every_backend_agrees_with_ref(void **state)
                                                         .k = sizes_kn[s][0],
                                                         .n = sizes_kn[s][1],
                                                         .dtype = d};
-                    check_against_ref(ep_gemm_backends[b], &shape, rows_of_groups[r]);
+                    check_against_ref(ep_gemm_backends[b], false, &shape, rows_of_groups[r]);
+                    if (r == 3) { /* transposed, only packing differs */
+                        check_against_ref(ep_gemm_backends[b], true, &shape, rows_of_groups[r]);
+                    }
                     num_checked++;
                 }
             }
