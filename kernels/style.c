@@ -11,7 +11,7 @@
 const struct ep_style ep_styles[] = {
     {.name = "megatron",
      .system = "Megatron-LM's MoE layer with the alltoall dispatcher",
-     .router = "topk-softmax", .router_more = "topk-softmax",
+     .router = "top1", .router_more = "topk-softmax", /* at k = 1 it wants the softmax first */
      .rule = "megatron", .rule_by_factor = true,
      .transport = "alltoallv",
      .beyond = "dropless unless a capacity factor is given; all-gather and reduce-scatter over tensor "

@@ -130,6 +130,10 @@ has out '"capacity": 16,' && json 64000.0 plain_expert_bytes
     fail "megatron failed"
 has out 'capacity 32 rows per (source rank, expert): megatron'
 has out 'topk-softmax'
+# A softmax over one chosen expert is 1 for every token: Megatron takes p at k = 1, and drops the lowest.
+"$EPBENCH" route --experts 8 --top-k 1 --ranks 1 --tokens 100 --style megatron --capacity-factor 1 --json - >out ||
+    fail "megatron top-1 failed"
+has out '"router": "top1"' && has out '"drop": "prob"'
 "$EPBENCH" route --experts 8 --top-k 2 --tokens 100 --style deepep --json - >out || fail "deepep failed"
 json null capacity_rule
 has out '"transport": "hier"'
