@@ -249,7 +249,8 @@ enum ep_status ep_comm_find_algorithm(const char *name, int *id)
             return EP_OK;
         }
     }
-    return ep_error_set(EP_EINVAL, "--algorithm: '%s' is not default, linear or pairwise", name);
+    return ep_error_set(EP_EINVAL, "--algorithm: '%s' is not default, linear or pairwise (of MPI), "
+                        "nor pull, pull-stream, push or push-stream (of shm)", name);
 }
 
 /* A communicator made by `color` and `key`, to which the library's all-to-all settings apply from now on:

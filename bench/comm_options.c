@@ -58,10 +58,11 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "How it is sent:", 2},
     {"transport", KEY_TRANSPORT, "LIST", 0,
      "null, alltoall, alltoallv, alltoallv-dedup, pairwise, hier, hier2d, allgather, "
-     "allgather-ring, allreduce, allreduce-ring, rma, shm "
-     "(default alltoallv)", 2},
+     "allgather-ring, allreduce, allreduce-ring, rma, shm, "
+     "hier-shm (default alltoallv)", 2},
     {"algorithm", KEY_ALGORITHM, "LIST", 0,
-     "all-to-all of the MPI library: default, linear, pairwise", 2},
+     "of the MPI library's all-to-all: default, linear, pairwise; of shm: pull, pull-stream, push, "
+     "push-stream", 2},
     {"op", KEY_OP, "LIST", 0, "dispatch, combine (default both)", 2},
     {"ranks", KEY_RANKS, "LIST", 0, "the first so many ranks (default all)", 2},
     {"ep", KEY_RANKS, "LIST", OPTION_ALIAS, NULL, 2},

@@ -368,7 +368,7 @@ static int64_t padding_rows(const struct ep_comm_setting *s, enum ep_op op)
 }
 
 static enum ep_status fill_names(const struct ep_session *session, const struct ep_comm_setting *s,
-                                 enum ep_op op, struct ep_record *record)
+                                 enum ep_op op, const void *state, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     const struct ep_comm_case *point = s->point;
@@ -409,6 +409,10 @@ static enum ep_status fill_names(const struct ep_session *session, const struct 
         snprintf(name, sizeof name, "%.*s", (int)(equals - *setting), *setting);
         EP_TRY(ep_record_add_note(&record->mpi_params, name, "%s", equals + 1));
     }
+    if (point->transport->way != NULL && op == EP_OP_DISPATCH) {
+        EP_TRY(ep_record_add_note(&record->mpi_params, "shm_way", "%s",
+                                  point->transport->way(state)));
+    }
     free(record->case_name);
     record->case_name = ep_comm_case_name(session, point, op, record->routing_id);
     if (record->case_name == NULL) {
@@ -430,7 +434,7 @@ enum ep_status ep_comm_record_fill(struct ep_session *session,
     record->huge_page_bytes = -huge;
     EP_TRY(fill_phases(setting, op, state, phases, record));
     if (ep_comm_is_root(setting->comm)) {
-        status = fill_names(session, setting, op, record);
+        status = fill_names(session, setting, op, state, record);
         if (status == EP_OK) {
             status = fill_features(session, setting, op, record);
         }

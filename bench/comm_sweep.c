@@ -188,8 +188,7 @@ static enum ep_status parse_shape(struct ep_comm_sweep *s)
     EP_TRY(ep_list_split(o->algorithm != NULL ? o->algorithm : "default", ',', "--algorithm",
                          &s->algorithms));
     for (int64_t i = 0; i < s->algorithms.num; i++) {
-        int ignored = 0;
-        EP_TRY(ep_comm_find_algorithm(s->algorithms.items[i], &ignored));
+        EP_TRY(ep_transport_check_algorithm(s->algorithms.items[i]));
     }
     if (o->rank_order != NULL) {
         enum ep_rank_order order = EP_RANK_ORDER_PACKED;
@@ -311,17 +310,16 @@ static int64_t digit(int64_t *index, int64_t base)
     return value;
 }
 
-/* Transports that no algorithm can be forced on have one case, whatever the list. */
+/* A transport that takes no algorithm of the list has one case; one that nobody takes is a mistake. */
 static enum ep_status check_algorithms(const struct ep_comm_sweep *s)
 {
-    for (int64_t i = 0; i < s->num_transports; i++) {
-        if (s->transports[i]->by_alltoall) {
-            return EP_OK;
-        }
-    }
     for (int64_t i = 0; i < s->algorithms.num; i++) {
-        if (strcmp(s->algorithms.items[i], "default") != 0) {
-            return ep_error_set(EP_EINVAL, "--algorithm %s: %s does not use MPI's all-to-all",
+        bool taken = false;
+        for (int64_t j = 0; j < s->num_transports; j++) {
+            taken = taken || ep_transport_takes(s->transports[j], s->algorithms.items[i]);
+        }
+        if (!taken) {
+            return ep_error_set(EP_EINVAL, "--algorithm %s: %s does not use it",
                                 s->algorithms.items[i], s->transports[0]->name);
         }
     }
@@ -355,8 +353,9 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
         point.hidden = s->hidden.items[digit(&index, s->hidden.num)];
         point.dtype = s->dtypes[digit(&index, s->num_dtypes)];
         const int64_t algorithm = digit(&index, s->algorithms.num);
-        point.algorithm = point.transport->by_alltoall ? s->algorithms.items[algorithm]
-                                                       : "default";
+        point.algorithm = ep_transport_takes(point.transport, s->algorithms.items[algorithm])
+                              ? s->algorithms.items[algorithm]
+                              : "default";
         point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
         point.spread = s->spread;
         point.placement = s->options.placement;

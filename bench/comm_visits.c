@@ -29,9 +29,11 @@ static enum ep_status find_part(struct parts *parts, struct ep_session *session,
 {
     enum ep_status status = EP_OK;
     struct ep_comm *some = NULL;
+    const char *algorithm = /* of MPI */
+        ep_transport_has_way(point->transport, point->algorithm) ? "default" : point->algorithm;
     for (int64_t i = 0; i < parts->num; i++) {
         if (parts->items[i].num_ranks == num_ranks &&
-            strcmp(parts->items[i].algorithm, point->algorithm) == 0) {
+            strcmp(parts->items[i].algorithm, algorithm) == 0) {
             *part = parts->items[i].comm;
             return EP_OK;
         }
@@ -40,11 +42,11 @@ static enum ep_status find_part(struct parts *parts, struct ep_session *session,
     struct ep_comm *forced = NULL;
     status = ep_comm_create_part(session->world, (int)num_ranks, point->spread, &some);
     if (some != NULL) {
-        status = ep_comm_create_forced(some, point->algorithm, &forced);
+        status = ep_comm_create_forced(some, algorithm, &forced);
     }
     EP_TRY(ep_comm_agree(session->world, status));
     parts->items[parts->num].num_ranks = num_ranks;
-    parts->items[parts->num].algorithm = point->algorithm;
+    parts->items[parts->num].algorithm = algorithm;
     parts->items[parts->num].comm = forced;
     parts->num++;
     *part = forced;

@@ -20,13 +20,15 @@ extern const struct ep_transport ep_transport_allreduce;
 extern const struct ep_transport ep_transport_allreduce_ring;
 extern const struct ep_transport ep_transport_rma;
 extern const struct ep_transport ep_transport_shm;
+extern const struct ep_transport ep_transport_hier_shm;
 
 const struct ep_transport *const ep_transports[] = {
     &ep_transport_null, &ep_transport_alltoall, &ep_transport_alltoallv,
     &ep_transport_alltoallv_dedup, &ep_transport_pairwise,
     &ep_transport_hier, &ep_transport_hier2d,
     &ep_transport_allgather, &ep_transport_allgather_ring, &ep_transport_allreduce,
-    &ep_transport_allreduce_ring, &ep_transport_rma, &ep_transport_shm, NULL,
+    &ep_transport_allreduce_ring, &ep_transport_rma, &ep_transport_shm,
+    &ep_transport_hier_shm, NULL,
 };
 
 enum { NUM_TRANSPORTS = sizeof ep_transports / sizeof ep_transports[0] - 1 };
@@ -48,6 +50,40 @@ enum ep_status ep_transport_find(const char *name, const struct ep_transport **t
     return ep_error_set(EP_EINVAL, "--transport: there is no '%s'%s%s%s; there are %s", name,
                         nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
                         nearest != NULL ? "?" : "", all);
+}
+
+bool ep_transport_has_way(const struct ep_transport *transport, const char *algorithm)
+{
+    for (const char *const *way = transport->ways; way != NULL && *way != NULL; way++) {
+        if (strcmp(*way, algorithm) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum ep_status ep_transport_check_algorithm(const char *algorithm)
+{
+    int ignored = 0;
+    for (int i = 0; i < NUM_TRANSPORTS; i++) {
+        if (ep_transport_has_way(ep_transports[i], algorithm)) {
+            return EP_OK;
+        }
+    }
+    return ep_comm_find_algorithm(algorithm, &ignored);
+}
+
+bool ep_transport_takes(const struct ep_transport *transport, const char *algorithm)
+{
+    int id = 0;
+    if (ep_transport_has_way(transport, algorithm) || strcmp(algorithm, "default") == 0) {
+        return true;
+    }
+    if (transport->by_alltoall && ep_comm_find_algorithm(algorithm, &id) == EP_OK) {
+        return true;
+    }
+    ep_error_clear();
+    return false;
 }
 
 const char *ep_op_name(enum ep_op op)

@@ -24,6 +24,7 @@ struct ep_exchange {
     enum ep_dtype combine_dtype;          /* of returned rows: fp32 or bf16 */
     int64_t row_bytes;                    /* of a dispatched row */
     int64_t combine_row_bytes;            /* of a returned row */
+    const char *algorithm;                /* forced by name; "default" or NULL: chosen */
     int64_t capacity;                     /* rows per (source rank, expert); 0 = none set */
     int threads;                          /* that pack, unpack and sum on this rank, >= 1 */
     struct ep_arena *arena;               /* all buffers come from here */
@@ -74,6 +75,7 @@ struct ep_transport {
     bool has_slots;      /* equal ones per (source, expert), padded to the capacity */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
     bool shares;         /* needs the arena in shared memory */
+    const char *const *ways; /* algorithms of its own that can be forced, NULL-terminated; or NULL */
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     int combine_passes;  /* combine sends the transpose of what dispatch does this often; 0 = once */
     struct ep_transport_op ops[EP_NUM_OPS];
@@ -84,6 +86,7 @@ struct ep_transport {
      * rows [num_ranks], overwritten. Combine sends the transpose, combine_passes times. */
     void (*sent_rows)(const void *state, int64_t *rows);
     void (*extras)(const void *state, struct ep_transport_extras *extras);
+    const char *(*way)(const void *state); /* the one of `ways` that it takes; with `ways` only */
     void (*destroy)(void *state);
 };
 
@@ -93,6 +96,15 @@ extern const struct ep_transport *const ep_transports[];
 /** Find by name; EP_EINVAL names the nearest and lists what there is. */
 EP_MUST_CHECK enum ep_status ep_transport_find(const char *name,
                                                const struct ep_transport **transport);
+
+/** True if `algorithm` is one of the transport's own ways. */
+bool ep_transport_has_way(const struct ep_transport *transport, const char *algorithm);
+
+/** EP_EINVAL for a name that is neither MPI's (ep_comm_find_algorithm) nor a way of some transport. */
+EP_MUST_CHECK enum ep_status ep_transport_check_algorithm(const char *algorithm);
+
+/** True if --algorithm `algorithm` makes a difference to the transport; "default" does to all. */
+bool ep_transport_takes(const struct ep_transport *transport, const char *algorithm);
 
 /** "dispatch" or "combine". */
 const char *ep_op_name(enum ep_op op);

@@ -11,12 +11,13 @@
 
 enum { INPUT, COUNT, LIST, ROWS, OUTPUTS, NUM_SHOWN };
 
-const char *ep_fan_way_name(enum ep_fan_way way)
-{
-    static const char *const names[] = {"pull", "pull-stream", "push", "push-stream"};
-    _Static_assert(sizeof names / sizeof names[0] == EP_NUM_FAN_WAYS, "a name for each way");
-    return names[way];
-}
+const char *const ep_fan_ways[] = {
+    [EP_FAN_PULL] = "pull",
+    [EP_FAN_PULL_STREAM] = "pull-stream",
+    [EP_FAN_PUSH] = "push",
+    [EP_FAN_PUSH_STREAM] = "push-stream",
+    [EP_NUM_FAN_WAYS] = NULL,
+};
 
 /* --- setting up ------------------------------------------------------------------------------ */
 
@@ -98,10 +99,14 @@ static void find_keys(struct ep_fan *f)
 static enum ep_status check_share(const struct ep_fan *f)
 {
     const struct ep_share *share = f->exchange->share;
+    if (share == NULL) {
+        return ep_error_set(EP_EENV, "buffers are not in shared memory (see the warning "
+                            "private-buffers)");
+    }
     for (int m = 0; m < f->num_members; m++) {
-        if (share == NULL || !ep_share_has(share, (int)f->world_rank[m])) {
-            return ep_error_set(EP_EENV, "buffers are not in shared memory (see the warning "
-                                "private-buffers)");
+        if (!ep_share_has(share, (int)f->world_rank[m])) {
+            return ep_error_set(EP_EENV, "the ranks are on %d nodes (hier-shm goes over the network "
+                                "between them)", ep_comm_num_nodes(f->exchange->comm));
         }
     }
     return EP_OK;
@@ -148,6 +153,12 @@ enum ep_status ep_fan_init(const struct ep_exchange *exchange, const int32_t *ra
         .max_entries = max_entries,
         .max_rows = max_rows,
     };
+    for (int way = 0; way < EP_NUM_FAN_WAYS && exchange->algorithm != NULL; way++) {
+        if (strcmp(exchange->algorithm, ep_fan_ways[way]) == 0) {
+            f.way = (enum ep_fan_way)way;
+            f.forced = true;
+        }
+    }
     EP_TRY(ep_comm_create_split(exchange->comm, rank_node[rank], rank_index[rank], &f.comm));
     EP_TRY(ep_comm_agree(exchange->comm, find_members(&f)));
     const int64_t own = ep_comm_world_rank(exchange->comm);
@@ -155,7 +166,8 @@ enum ep_status ep_fan_init(const struct ep_exchange *exchange, const int32_t *ra
     EP_TRY(ep_comm_agree(exchange->comm, check_share(&f)));
     EP_TRY(ep_comm_agree(exchange->comm, allocate(&f)));
     find_keys(&f);
-    EP_TRY(ep_share_barrier_create(exchange->share, f.comm, exchange->arena, &f.barrier));
+    EP_TRY(ep_comm_agree(exchange->comm, ep_share_barrier_create(exchange->share, f.comm,
+                                                                 exchange->arena, &f.barrier)));
     EP_TRY(show(&f, NULL)); /* counts and lists */
     *fan = f;
     f = (struct ep_fan){0};
@@ -192,6 +204,9 @@ static enum ep_status choose_way(struct ep_fan *f)
     const struct ep_exchange *x = f->exchange;
     int64_t sums[2] = {f->num_rows, f->num_entries};
     const enum ep_status status = ep_comm_sum_i64(f->comm, sums, 2);
+    if (f->forced) {
+        return status;
+    }
     const int64_t moved_bytes = (sums[0] + sums[1]) * x->row_bytes;
     if (x->cache_bytes > 0 && moved_bytes > x->cache_bytes / CACHE_SHARE) {
         f->way = EP_FAN_PUSH_STREAM;

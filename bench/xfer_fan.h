@@ -16,8 +16,8 @@ enum ep_fan_way {
     EP_NUM_FAN_WAYS
 };
 
-/** "pull", "pull-stream", "push" or "push-stream". */
-const char *ep_fan_way_name(enum ep_fan_way way);
+/** "pull", "pull-stream", "push", "push-stream", NULL. */
+extern const char *const ep_fan_ways[];
 
 /** Where a copy goes. */
 struct ep_fan_place {
@@ -43,6 +43,7 @@ struct ep_fan {
     int member, num_members, num_nodes;
     const int32_t *rank_node, *rank_index; /* [all ranks] borrowed */
     enum ep_fan_way way;
+    bool forced; /* by exchange->algorithm */
     int64_t num_keys, num_local;
     int32_t *key_start;         /* [num_members + 1] */
     int32_t *slot_key;          /* [num_slots] -1 on other nodes */

@@ -30,32 +30,13 @@ struct state {
     char *rows, *outputs;  /* expert-major */
 };
 
-static void ask(struct state *s, int64_t *num)
-{
-    const struct ep_exchange *x = s->exchange;
-    const struct ep_routing *routing = x->routing;
-    *num = 0;
-    for (int64_t i = 0; i < routing->num_tokens * routing->top_k; i++) {
-        const int32_t expert = routing->topk_idx[i];
-        if (expert >= 0) {
-            s->asked[(*num)++] = (struct ep_stage_entry){
-                .row = (int32_t)(i / routing->top_k),
-                .slot = (int32_t)ep_placement_slot(x->placement, expert, s->rank),
-                .source = s->rank,
-                .weight = routing->topk_weight[i],
-            };
-        }
-    }
-}
-
 /* Both stages' counts and entries. What is sent: with dedup, one row per (token, node), then one per (token,
  * rank) in the node; without, one per copy in both. */
 static enum ep_status count(struct state *s, bool first)
 {
     enum ep_status status = EP_OK;
-    int64_t num = 0;
     const struct ep_stage_side *in = &s->stages[FIRST].in;
-    ask(s, &num);
+    const int64_t num = ep_stage_ask(s->exchange, s->asked);
     EP_TRY(ep_stage_count(&s->stages[FIRST], first, !s->dedup, s->asked, num,
                           s->exchange->routing->num_tokens));
     EP_TRY(ep_stage_count(&s->stages[SECOND], first, false, in->entries, in->num_entries,
@@ -278,12 +259,7 @@ static enum ep_status allocate(const struct ep_exchange *exchange, struct state 
 static void find_nodes(struct state *s)
 {
     const struct ep_placement *placement = s->exchange->placement;
-    for (int r = 0; r < s->num_ranks; r++) {
-        s->rank_node[r] = ep_comm_node_of(s->exchange->comm, r);
-        for (int q = 0; q < r; q++) {
-            s->rank_index[r] += s->rank_node[q] == s->rank_node[r];
-        }
-    }
+    ep_stage_find_nodes(s->exchange->comm, s->rank_node, s->rank_index);
     for (int64_t slot = 0; slot < placement->num_slots; slot++) {
         s->slot_node[slot] = s->rank_node[placement->slot_rank[slot]];
         s->slot_index[slot] = s->rank_index[placement->slot_rank[slot]];

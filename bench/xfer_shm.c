@@ -14,7 +14,6 @@ struct state {
     const struct ep_exchange *exchange;
     int num_ranks;
     int32_t *rank_node, *rank_index; /* [num_ranks] all on one node */
-    int32_t *expert_slot;            /* [num_experts] that this rank sends to */
     struct ep_stage_entry *entries;  /* [local tokens * top_k] used copies in token order */
     struct ep_fan fan;
 };
@@ -22,24 +21,8 @@ struct state {
 static enum ep_status run_counts(void *state)
 {
     struct state *s = state;
-    const struct ep_routing *routing = s->exchange->routing;
-    const int64_t top_k = routing->top_k;
-    const int32_t rank = ep_comm_rank(s->exchange->comm);
-    const int32_t *expert_slot = s->expert_slot;
-    struct ep_stage_entry *next = s->entries;
-    for (int64_t t = 0; t < routing->num_tokens; t++) {
-        const int32_t *experts = routing->topk_idx + t * top_k;
-        const float *weights = routing->topk_weight + t * top_k;
-        for (int64_t j = 0; j < top_k; j++) {
-            if (experts[j] >= 0) {
-                *next++ = (struct ep_stage_entry){.row = (int32_t)t,
-                                                  .slot = expert_slot[experts[j]],
-                                                  .source = rank,
-                                                  .weight = weights[j]};
-            }
-        }
-    }
-    return ep_fan_count(&s->fan, s->entries, next - s->entries, routing->num_tokens);
+    const int64_t num = ep_stage_ask(s->exchange, s->entries);
+    return ep_fan_count(&s->fan, s->entries, num, s->exchange->routing->num_tokens);
 }
 
 /* Ends when all rows are there, and nobody reads the activations any more. */
@@ -76,7 +59,6 @@ static void destroy(void *state)
     ep_fan_fini(&s->fan);
     free(s->rank_node);
     free(s->rank_index);
-    free(s->expert_slot);
     free(s->entries);
     free(s);
 }
@@ -93,17 +75,12 @@ static enum ep_status allocate(const struct ep_exchange *x, struct state **state
     const size_t copies = (size_t)(x->routing->num_tokens * x->routing->top_k);
     s->rank_node = calloc((size_t)s->num_ranks, sizeof *s->rank_node);
     s->rank_index = calloc((size_t)s->num_ranks, sizeof *s->rank_index);
-    s->expert_slot = calloc((size_t)x->placement->num_experts, sizeof *s->expert_slot);
     s->entries = calloc(copies + 1, sizeof *s->entries);
-    if (s->rank_node == NULL || s->rank_index == NULL || s->expert_slot == NULL ||
-        s->entries == NULL) {
+    if (s->rank_node == NULL || s->rank_index == NULL || s->entries == NULL) {
         return ep_error_set(EP_ENOMEM, "shm: no memory for tables of %zu copies", copies);
     }
     for (int r = 0; r < s->num_ranks; r++) {
         s->rank_index[r] = r;
-    }
-    for (int64_t e = 0; e < x->placement->num_experts; e++) {
-        s->expert_slot[e] = (int32_t)ep_placement_slot(x->placement, e, ep_comm_rank(x->comm));
     }
     return EP_OK;
 }
@@ -146,11 +123,18 @@ static void extras(const void *state, struct ep_transport_extras *e)
     *e = (struct ep_transport_extras){.metadata_bytes = ep_fan_metadata_bytes(&s->fan)};
 }
 
+static const char *way(const void *state)
+{
+    const struct state *s = state;
+    return ep_fan_ways[s->fan.way];
+}
+
 const struct ep_transport ep_transport_shm = {
     .name = "shm",
     .summary = "one row per (token, expert), read and written in place through shared memory",
     .basis = EP_BASIS_COPIES,
     .shares = true,
+    .ways = ep_fan_ways,
     .roundings = 1,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},
@@ -162,5 +146,6 @@ const struct ep_transport ep_transport_shm = {
     .view = view,
     .sent_rows = sent_rows,
     .extras = extras,
+    .way = way,
     .destroy = destroy,
 };

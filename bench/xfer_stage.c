@@ -7,6 +7,41 @@
 #include <stdlib.h>
 #include <string.h>
 
+void ep_stage_find_nodes(const struct ep_comm *comm, int32_t *rank_node, int32_t *rank_index)
+{
+    for (int r = 0; r < ep_comm_size(comm); r++) {
+        rank_node[r] = ep_comm_node_of(comm, r);
+        rank_index[r] = 0;
+        for (int q = 0; q < r; q++) {
+            rank_index[r] += rank_node[q] == rank_node[r];
+        }
+    }
+}
+
+int64_t ep_stage_ask(const struct ep_exchange *exchange, struct ep_stage_entry *entries)
+{
+    const struct ep_routing *routing = exchange->routing;
+    const struct ep_placement *placement = exchange->placement;
+    const int64_t top_k = routing->top_k;
+    const int32_t rank = ep_comm_rank(exchange->comm);
+    struct ep_stage_entry *next = entries;
+    for (int64_t t = 0; t < routing->num_tokens; t++) {
+        const int32_t *experts = routing->topk_idx + t * top_k;
+        const float *weights = routing->topk_weight + t * top_k;
+        for (int64_t j = 0; j < top_k; j++) {
+            if (experts[j] >= 0) {
+                *next++ = (struct ep_stage_entry){
+                    .row = (int32_t)t,
+                    .slot = (int32_t)ep_placement_slot(placement, experts[j], rank),
+                    .source = rank,
+                    .weight = weights[j],
+                };
+            }
+        }
+    }
+    return next - entries;
+}
+
 static enum ep_status allocate_side(size_t num_peers, struct ep_stage_side *side)
 {
     side->row_count = calloc(4 * num_peers, sizeof *side->row_count);

@@ -42,6 +42,12 @@ struct ep_stage {
     MPI_Datatype entry, row[EP_NUM_OPS];
 };
 
+/** Node of each rank, and its place among the ranks of its node; both [ranks]. Local. */
+void ep_stage_find_nodes(const struct ep_comm *comm, int32_t *rank_node, int32_t *rank_index);
+
+/** This rank's used copies in token order; entries has room for tokens x top-k. Returns how many. */
+int64_t ep_stage_ask(const struct ep_exchange *exchange, struct ep_stage_entry *entries);
+
 /** Make a stage among the ranks of exchange->comm with the same `color`, ordered by `key`.
  *  Collective over exchange->comm, status agreed. */
 EP_MUST_CHECK enum ep_status ep_stage_init(const struct ep_exchange *exchange, int color, int key,

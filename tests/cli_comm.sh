@@ -118,7 +118,8 @@ refused 2 'bad.csv:2' comm --skew trace:bad.csv
 printf 'token,e0,w0\n0,1,nan\n' >bad.csv
 refused 2 'bad.csv:2' comm --skew trace:bad.csv
 : >bad.csv
-refused 2 "pairwise does not use MPI's all-to-all" comm --transport pairwise --algorithm linear
+refused 2 "pairwise does not use it" comm --transport pairwise --algorithm linear
+refused 2 "'pul' is not default, linear or pairwise (of MPI), nor pull" comm --transport shm --algorithm pul
 refused 2 'bad.csv: is empty' comm --skew trace:bad.csv
 
 # One bad option on many ranks: every rank ends, none hangs.

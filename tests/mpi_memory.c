@@ -98,7 +98,8 @@ static enum ep_status run_sweep(void *ctx)
 static void test_comm(void **state)
 {
     (void)state;
-    static const char *const transports[] = {"alltoall", "alltoallv", "alltoallv-dedup"};
+    static const char *const transports[] = {"alltoall", "alltoallv", "alltoallv-dedup", "shm",
+                                             "hier-shm"};
     const int size = ep_comm_size(session->world);
     for (size_t i = 0; i < sizeof transports / sizeof transports[0]; i++) {
         struct ep_comm_options options = ep_comm_options_default();
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
 {
     struct ep_session_options options = ep_session_options_default();
     options.memory_bytes = 1 << 24;
+    options.shares = true;
     if (ep_session_open(argc, argv, &options, &session) != EP_OK ||
         ep_session_measure_null(session) != EP_OK) {
         fprintf(stderr, "%s\n", ep_error_text());

@@ -16,6 +16,7 @@ static struct ep_comm *world;
 static struct ep_arena *arena;
 static struct ep_share *share;
 static int64_t cache_bytes; /* what transports are told */
+static const char *algorithm; /* forced */
 
 struct shape {
     const char *skew;
@@ -69,7 +70,7 @@ static void set_up(const struct shape *shape, struct setup *s)
         .comm = world, .placement = &s->placement, .routing = &s->routing,
         .hidden = shape->hidden, .dtype = shape->dtype, .combine_dtype = combine,
         .row_bytes = row_bytes, .combine_row_bytes = combine_bytes, .threads = shape->threads > 0 ? shape->threads : 1,
-        .arena = arena, .share = share, .cache_bytes = cache_bytes,
+        .arena = arena, .share = share, .algorithm = algorithm, .cache_bytes = cache_bytes,
         .tokens = rows, .results = results,
     };
     CHECK_OK(ep_pattern_expect_rows(s->dropping, &s->placement, &s->map, rank,
@@ -146,6 +147,11 @@ static void check_transport(const struct ep_transport *transport, const struct s
     set_up(shape, &s);
     void *state = NULL;
     CHECK_OK(transport->create(&s.exchange, &state));
+    if (algorithm != NULL) {
+        assert_string_equal(transport->way(state), algorithm);
+    } else if (cache_bytes == 1 && s.num_expected > 0) {
+        assert_string_equal(transport->way(state), "push-stream");
+    }
     for (int repeat = 0; repeat < 2; repeat++) { /* a second run must not depend on the first */
         struct ep_expert_rows rows;
         struct ep_check check = {0};
@@ -175,7 +181,7 @@ static void check_transport(const struct ep_transport *transport, const struct s
     tear_down(&s);
 }
 
-/* Of transports that choose a way by the size of the caches, both ways. */
+/* All ways of transports that have their own, forced and by the size of the caches. */
 static void check_all(const struct shape *shape)
 {
     for (int t = 0; ep_transports[t] != NULL; t++) {
@@ -184,7 +190,12 @@ static void check_all(const struct shape *shape)
             continue;
         }
         check_transport(transport, shape);
-        if (transport->shares) {
+        for (const char *const *way = transport->ways; way != NULL && *way != NULL; way++) {
+            algorithm = *way;
+            check_transport(transport, shape);
+        }
+        algorithm = NULL;
+        if (transport->ways != NULL) {
             cache_bytes = 1;
             check_transport(transport, shape);
             cache_bytes = 0;
@@ -262,13 +273,16 @@ static void test_large_counts(void **state)
     check_all(&shape);
     ep_comm_set_count_limit(29);
     static const char *const refusing[] = {"alltoall", "alltoallv", "pairwise", "alltoallv-dedup",
-                                           "hier", "hier2d", "allgather"};
+                                           "hier", "hier2d", "allgather", "hier-shm"};
     for (size_t i = 0; i < sizeof refusing / sizeof refusing[0]; i++) {
         const struct ep_transport *transport = NULL;
         void *transport_state = NULL;
         struct setup s;
-        set_up(&shape, &s);
         CHECK_OK(ep_transport_find(refusing[i], &transport));
+        if (transport->shares && share == NULL) {
+            continue;
+        }
+        set_up(&shape, &s);
         assert_int_equal(transport->create(&s.exchange, &transport_state), EP_EINVAL);
         assert_non_null(strstr(ep_error_text(), "over what MPI's int counts (29)"));
         ep_error_clear();

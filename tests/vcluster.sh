@@ -49,11 +49,11 @@ vcluster 3 200mbit -- sh -c 'mpirun --hostfile "$EPBENCH_HOSTFILE" --map-by node
 # epbench: each namespace is a node, every transport arrives whole, and a link is never faster than its rate.
 run=$scratch/run
 vcluster 2 200mbit -- "$EPBENCH" comm -n 4 --experts 16 --top-k 8 --tokens 128 --hidden 2048 \
-    --transport alltoallv,alltoallv-dedup,pairwise,hier,hier2d,allgather --iters 5 --visits 1 \
+    --transport alltoallv,alltoallv-dedup,pairwise,hier,hier-shm,hier2d,allgather --memory 1G --iters 5 --visits 1 \
     --warmup 1 -o "$run" || fail "comm failed"
 grep -q '"nodes":2,' "$run/records.jsonl" || fail "records do not say 2 nodes"
 grep -q '"verified":false' "$run/records.jsonl" && fail "a record is not verified"
-[ "$(grep -c '"verified":true' "$run/records.jsonl")" = 12 ] || fail "not 12 verified records"
+[ "$(grep -c '"verified":true' "$run/records.jsonl")" = 14 ] || fail "not 14 verified records"
 # hier, dispatch: each of 256 tokens of a node crosses to the other with chance 1 - C(8,8)/C(16,8) > 0.9999:
 # 256 x 4096 B = 1.05 MB = 42 ms at 25 MB/s; alltoallv sends 4 of 8 copies: 4.2 MB = 168 ms, 4 times as much.
 exchange() { # TRANSPORT: median of the exchange phase of dispatch, s
