@@ -117,6 +117,12 @@ int64_t ep_arena_used_bytes(const struct ep_arena *arena)
     return arena->used_bytes;
 }
 
+void ep_arena_release(struct ep_arena *arena, int64_t used_bytes)
+{
+    EP_ASSERT(used_bytes >= 0 && used_bytes <= arena->used_bytes);
+    arena->used_bytes = used_bytes;
+}
+
 int64_t ep_arena_peak_bytes(const struct ep_arena *arena)
 {
     return arena->peak_bytes;

@@ -35,6 +35,9 @@ EP_MUST_CHECK enum ep_status ep_arena_alloc(struct ep_arena *arena, int64_t size
 void ep_arena_reset(struct ep_arena *arena);
 
 int64_t ep_arena_used_bytes(const struct ep_arena *arena);
+
+/** Give back what was taken since ep_arena_used_bytes() was `used_bytes`. */
+void ep_arena_release(struct ep_arena *arena, int64_t used_bytes);
 int64_t ep_arena_peak_bytes(const struct ep_arena *arena);
 
 /** Bytes of the arena that the kernel holds in huge pages now (AnonHugePages and ShmemPmdMapped of

@@ -28,7 +28,7 @@ struct ep_comm_sweep {
     int64_t experts;                /* 0 = the skew's */
     const struct ep_skew *skews[MAX_LIST];
     int64_t num_skews;
-    const struct ep_transport *transports[MAX_LIST];
+    const struct ep_transport *transports[MAX_LIST + 1]; /* ended by NULL */
     int64_t num_transports;
     enum ep_dtype dtypes[MAX_LIST];
     int64_t num_dtypes;
@@ -264,6 +264,11 @@ bool ep_comm_sweep_shares(const struct ep_comm_sweep *sweep)
         shares = shares || sweep->transports[i]->shares;
     }
     return shares;
+}
+
+const struct ep_transport *const *ep_comm_sweep_transports(const struct ep_comm_sweep *sweep)
+{
+    return sweep->transports;
 }
 
 void ep_comm_sweep_destroy(struct ep_comm_sweep *s)

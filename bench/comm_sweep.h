@@ -44,6 +44,8 @@ EP_MUST_CHECK enum ep_status ep_comm_sweep_create(const struct ep_comm_options *
                                                   struct ep_comm_sweep **sweep);
 /** True where a transport of the sweep needs the session's buffers in shared memory. */
 bool ep_comm_sweep_shares(const struct ep_comm_sweep *sweep);
+/** The transports of the sweep, ended by NULL. */
+const struct ep_transport *const *ep_comm_sweep_transports(const struct ep_comm_sweep *sweep);
 void ep_comm_sweep_destroy(struct ep_comm_sweep *sweep);
 
 /** The most ranks that --ranks asks for, times the groups; 0 = not given, all that there are. */

@@ -40,17 +40,24 @@ static void round_rows(enum ep_dtype dtype, int64_t num, const float *from, void
 }
 
 /* All local experts in one call; fp32 results lie where combine takes them from. */
-static enum ep_status run_experts(void *state)
+enum ep_status ep_layer_run_experts(struct ep_layer *l, const int64_t *num_rows,
+                                    const struct ep_expert_rows *rows)
 {
-    struct ep_layer *l = state;
     if (l->experts == NULL) {
         return EP_OK;
     }
-    const enum ep_status status =
-        ep_ffn_run(l->experts, l->num_rows, l->rows.rows, l->outputs);
-    round_rows(l->point->combine_dtype, l->rows.start[l->rows.num_experts] * l->point->hidden,
-               l->outputs, l->rows.outputs);
+    const bool fp32 = l->point->combine_dtype == EP_FP32;
+    float *outputs = fp32 ? (float *)(void *)rows->outputs : l->outputs;
+    const enum ep_status status = ep_ffn_run(l->experts, num_rows, rows->rows, outputs);
+    round_rows(l->point->combine_dtype, rows->start[rows->num_experts] * l->point->hidden, outputs,
+               rows->outputs);
     return status;
+}
+
+static enum ep_status run_experts(void *state)
+{
+    struct ep_layer *l = state;
+    return ep_layer_run_experts(l, l->num_rows, &l->rows);
 }
 
 static enum ep_status run_shared(void *state)
@@ -347,9 +354,7 @@ static enum ep_status set_up_experts(struct ep_layer *l)
     for (int64_t e = 0; e < num; e++) {
         l->num_rows[e] = l->rows.start[e + 1] - l->rows.start[e];
     }
-    if (l->point->combine_dtype == EP_FP32) {
-        l->outputs = (float *)(void *)l->rows.outputs;
-    } else {
+    if (l->point->combine_dtype != EP_FP32) {
         EP_TRY(allocate(num_rows * l->point->hidden, "the experts' results", &l->outputs));
     }
     EP_TRY(ep_layer_bank_ffn(l->bank, &set, num_rows, &l->experts));
@@ -432,9 +437,7 @@ void ep_layer_destroy(struct ep_layer *l)
         return;
     }
     l->point->transport->destroy(l->transport);
-    if (l->point->combine_dtype != EP_FP32) {
-        free(l->outputs);
-    }
+    free(l->outputs);
     free(l->shared_outputs);
     free(l->sums);
     free(l->num_rows);

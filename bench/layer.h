@@ -62,7 +62,7 @@ struct ep_layer {
     /* experts */
     struct ep_ffn *experts; /* NULL where this rank holds none, or gets no row */
     int64_t *num_rows;      /* [local experts] */
-    float *outputs;         /* [rows][hidden] before they are rounded to the rows of combine */
+    float *outputs;         /* [rows][hidden] before they are rounded to combine's bf16; NULL for fp32 */
     struct ep_ffn *shared;  /* NULL = no shared experts */
     float *shared_outputs;  /* [local tokens][hidden] */
     int64_t shared_rows;    /* local tokens */
@@ -89,6 +89,11 @@ EP_MUST_CHECK enum ep_status ep_layer_run(void *layer);
 
 /** One phase, likewise. */
 EP_MUST_CHECK enum ep_status ep_layer_run_phase(struct ep_layer *layer, int phase);
+
+/** This rank's experts on rows as a dispatch of the layer, or of some of its tokens, left them: num_rows
+ *  [local experts], at most as many rows in all as the layer has. */
+enum ep_status ep_layer_run_experts(struct ep_layer *layer, const int64_t *num_rows,
+                                    const struct ep_expert_rows *rows);
 
 /** "dispatch-exchange", "experts": into text [EP_LAYER_NAME_LENGTH]; returns text. */
 const char *ep_layer_phase_name(const struct ep_layer_phase *phase, char *text);

@@ -6,6 +6,7 @@
 #include "bench/comm_record.h"
 #include "bench/flush.h"
 #include "bench/layer_check.h"
+#include "bench/layer_overlap.h"
 #include "kernels/gemm_backends.h"
 
 #include <inttypes.h>
@@ -17,6 +18,7 @@ enum { MIN_REPETITIONS = 5, MAX_REPETITIONS = 60, FLUSHED_CACHES = 3 };
 
 /* Shares of a visit's time; phases take the rest. */
 static const double whole_share = 0.4, dense_share = 0.1, single_share = 0.3;
+static const double overlap_share = 0.5; /* of a visit's time on top, for each number of chunks */
 
 /* One layer under measurement. */
 struct run {
@@ -35,6 +37,7 @@ struct run {
     struct ep_layer_split split;
     struct ep_check check;
     double dense_s; /* NaN = not measured */
+    struct ep_record_overlap *overlaps; /* [num_chunks of the visits] */
 };
 
 static void run_fini(struct run *r)
@@ -45,6 +48,7 @@ static void run_fini(struct run *r)
     ep_layer_split_fini(&r->split);
     free(r->times_s);
     free(r->needs);
+    free(r->overlaps);
 }
 
 static enum ep_status run_whole(void *ctx)
@@ -235,6 +239,26 @@ out:
     return status;
 }
 
+/* --- chunks ------------------------------------------------------------------------------------ */
+
+static enum ep_status measure_overlap(struct run *r, double time_s)
+{
+    enum ep_status status = EP_OK;
+    const int64_t num = r->visits->num_chunks;
+    r->overlaps = calloc((size_t)num + 1, sizeof *r->overlaps);
+    status = r->overlaps != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for chunks");
+    EP_TRY(ep_comm_agree(r->layer->all, status));
+    for (int64_t i = 0; i < num; i++) {
+        struct ep_check check = {0};
+        EP_TRY(ep_layer_overlap_measure(r->layer, (int)r->visits->chunks[i], time_s,
+                                        r->effort->check ? &check : NULL, &r->overlaps[i]));
+        r->check.rows += check.rows;
+        r->check.wrong += check.wrong;
+    }
+out:
+    return status;
+}
+
 /* --- records ---------------------------------------------------------------------------------- */
 
 char *ep_layer_case_name(const struct ep_session *session, const struct ep_comm_case *point,
@@ -344,6 +368,11 @@ static enum ep_status fill_root(const struct run *r, struct ep_record *record)
     EP_TRY(fill_balance(r, record));
     record->tokens_per_s = (double)all_tokens(l) / record->median_s;
     record->dense_s = r->dense_s;
+    for (int64_t i = 0; r->overlaps != NULL && i < r->visits->num_chunks; i++) {
+        struct ep_record_overlap *item = NULL;
+        EP_TRY(ep_record_add_overlap(record, &item));
+        *item = r->overlaps[i];
+    }
     record->clock_error_s = r->clock_error_s;
     free(record->case_name);
     record->case_name = ep_layer_case_name(r->visits->session, l->point, shape, record->routing_id);
@@ -415,6 +444,11 @@ static enum ep_status visit_layer(const struct ep_layer_visits *v, struct ep_com
     EP_TRY(ep_session_set_samples(v->session, comm, &r.whole, &r.during, record));
     if (effort->check) {
         EP_TRY(ep_layer_check(r.layer, &r.check));
+    }
+    if (v->num_chunks > 0 && ep_comm_size(comm) > 1) {
+        EP_TRY(measure_overlap(&r, overlap_share * time_s));
+    }
+    if (effort->check) {
         record->verified = r.check.wrong == 0;
         record->check = (struct ep_record_check){r.check.rows, r.check.wrong, 0, 0};
     }

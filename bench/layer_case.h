@@ -13,6 +13,8 @@ struct ep_layer_visits {
     struct ep_comm *single; /* of rank 0 alone; NULL on the others */
     const struct ep_layer_shape *shape; /* of the layer; the one rank has tp and dp 1 */
     struct ep_layer_timeline *timeline; /* rank 0; NULL = not asked for */
+    const int64_t *chunks; /* [num_chunks] numbers of chunks to overlap; none = not asked for */
+    int64_t num_chunks;
     const char *remedy; /* that the case at hand is of (bench/layer_remedies.h); NULL = not asked for */
 };
 

@@ -208,11 +208,17 @@ out:
 
 enum ep_status ep_layer_check(struct ep_layer *l, struct ep_check *check)
 {
+    return ep_layer_check_run(l, ep_layer_run, l, check);
+}
+
+enum ep_status ep_layer_check_run(struct ep_layer *l, enum ep_status (*run)(void *state), void *state,
+                                  struct ep_check *check)
+{
     enum ep_status status = EP_OK;
     struct ep_check own = {0};
     memset(l->exchange.results, 0xff,
            (size_t)(l->routing.num_tokens * l->exchange.combine_row_bytes)); /* NaN */
-    EP_TRY(ep_layer_run(l));
+    EP_TRY(run(state));
     EP_TRY(ep_comm_agree(l->all, check_rank(l, &own)));
     int64_t sums[2] = {own.rows, own.wrong};
     EP_TRY(ep_comm_sum_i64(l->all, sums, 2));

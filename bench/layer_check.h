@@ -13,4 +13,9 @@
  *  Collective over the layer's ranks, the status is agreed. Returns EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_layer_check(struct ep_layer *layer, struct ep_check *check);
 
+/** The same of another way to run it: run(state), which fills the layer's results on all ranks. */
+EP_MUST_CHECK enum ep_status ep_layer_check_run(struct ep_layer *layer,
+                                                enum ep_status (*run)(void *state), void *state,
+                                                struct ep_check *check);
+
 #endif

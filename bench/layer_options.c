@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES, KEY_TP, KEY_DP };
+enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES, KEY_TP, KEY_DP, KEY_OVERLAP };
 
 enum { MAX_FFN = 1 << 20, MAX_GROUPS = 1 << 15 };
 
@@ -25,6 +25,9 @@ static const struct argp_option options[] = {
      "N copies side by side, each with tokens of its own (default 1); ranks = dp x --ep x tp", 1},
     {"timeline", KEY_TIMELINE, "FILE", 0,
      "write a typical repetition of each case in Chrome trace format, for Perfetto", 1},
+    {"overlap", KEY_OVERLAP, "chunks:N[,N...]", 0,
+     "also in N chunks of tokens, whose exchanges run while experts compute: what is hidden, and what "
+     "it costs", 1},
     {"remedies", KEY_REMEDIES, "LIST", OPTION_ARG_OPTIONAL,
      "what helps against a skew (default khot:1:0.9), side by side: none, drop, balance, "
      "expert-choice, replicas (default all)", 1},
@@ -67,6 +70,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_TIMELINE:
         o->timeline = arg;
+        break;
+    case KEY_OVERLAP:
+        o->overlap = arg;
         break;
     case KEY_REMEDIES:
         o->compares = true;

@@ -8,6 +8,8 @@
 #include "bench/layer_case.h"
 #include "bench/layer_remedies.h"
 #include "bench/layer_table.h"
+#include "bench/overlap_plan.h"
+#include "bench/overlap_table.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +17,7 @@
 
 enum { DEFAULT_FFN = 1408 };
 
-enum { MAX_REMEDIES = 8 };
+enum { MAX_REMEDIES = 8, MAX_CHUNK_COUNTS = 8 };
 
 /* The cases of one remedy; without --remedies there is one part, which has none. */
 struct part {
@@ -31,6 +33,8 @@ struct ep_layer_sweep {
     struct ep_comm_case *cases; /* of all parts, made when they are prepared */
     int64_t num_cases;
     struct ep_layer_shape shape;
+    int64_t chunks[MAX_CHUNK_COUNTS]; /* of --overlap */
+    int64_t num_chunks;
 };
 
 static enum ep_status find_activation(const char *name, const struct ep_model *model,
@@ -90,6 +94,8 @@ static enum ep_status check_options(const struct ep_layer_options *o)
     } refused[] = {
         {"--op", o->comm.ops != NULL, "a layer dispatches and combines"},
         {"--bare", o->comm.bare_s > 0, "it is for epbench comm"},
+        {"--overlap with --tp", o->overlap != NULL && o->tp > 1,
+         "the sums of slices are not cut into chunks"},
         {"--transport null", o->comm.transport != NULL && strstr(o->comm.transport, "null") != NULL,
          "it moves nothing that experts could compute with"},
     };
@@ -100,6 +106,47 @@ static enum ep_status check_options(const struct ep_layer_options *o)
     }
     const enum ep_status status = o->compares ? ep_layer_remedies_check(&o->comm) : EP_OK;
     return status != EP_OK ? status : check_timeline(o->timeline);
+}
+
+/* "chunks:N" or "chunks:N,N,...". */
+static enum ep_status parse_overlap(struct ep_layer_sweep *s)
+{
+    static const char prefix[] = "chunks:";
+    enum ep_status status = EP_OK;
+    const char *text = s->options.overlap;
+    struct ep_list list = {0};
+    if (text == NULL) {
+        return EP_OK;
+    }
+    if (strncmp(text, prefix, sizeof prefix - 1) != 0) {
+        return ep_error_set(EP_EINVAL, "--overlap '%s': chunks:N was expected, such as chunks:4 or "
+                            "chunks:2,4,8", text);
+    }
+    EP_TRY(ep_list_split(text + sizeof prefix - 1, ',', "--overlap", &list));
+    if (list.num > MAX_CHUNK_COUNTS) {
+        status = ep_error_set(EP_EINVAL, "--overlap: at most %d numbers of chunks", MAX_CHUNK_COUNTS);
+        goto out;
+    }
+    for (int64_t i = 0; i < list.num; i++) {
+        EP_TRY(ep_parse_i64(list.items[i], "--overlap chunks", 1, EP_OVERLAP_MAX_CHUNKS,
+                            &s->chunks[s->num_chunks++]));
+    }
+out:
+    ep_list_fini(&list);
+    return status;
+}
+
+/* An exchange must be one that can be left running. */
+static enum ep_status check_overlap(const struct ep_layer_sweep *s)
+{
+    const struct ep_transport *const *t = ep_comm_sweep_transports(s->parts[0].comm);
+    while (*t != NULL && (*t)->start != NULL) {
+        t++;
+    }
+    return *t == NULL || s->num_chunks == 0
+               ? EP_OK
+               : ep_error_set(EP_EINVAL, "--overlap: transport %s has no exchange that can be left "
+                              "running (alltoallv has)", (*t)->name);
 }
 
 static enum ep_status add_part(struct ep_layer_sweep *s, const struct ep_layer_remedy *remedy)
@@ -154,8 +201,10 @@ enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
     }
     s->options = *options;
     EP_TRY(check_options(options));
+    EP_TRY(parse_overlap(s));
     EP_TRY(find_dtype(options->comm.dtype, &dtype));
     EP_TRY(add_parts(s));
+    EP_TRY(check_overlap(s));
     const struct ep_model *model = ep_comm_sweep_model(s->parts[0].comm);
     const char *backend = options->backend != NULL ? options->backend : "default";
     s->shape.model = model;
@@ -249,6 +298,7 @@ struct sweep_run {
     const struct ep_layer_sweep *sweep;
     struct ep_layer_visits visits;
     struct ep_layer_table *table; /* rank 0 */
+    struct ep_overlap_table *overlaps;
 };
 
 static enum ep_status is_done(void *ctx, struct ep_session *session, int64_t idx, int64_t visit,
@@ -282,6 +332,9 @@ static enum ep_status visit_one(void *ctx, struct ep_session *session, struct ep
     EP_TRY(ep_layer_case_visit(&run->visits, part, &run->sweep->cases[idx], effort, visit, records));
     if (ep_comm_is_root(session->world)) {
         status = ep_layer_table_add(run->table, &records[EP_LAYER_ALL_RANKS]);
+        status = status == EP_OK
+                     ? ep_overlap_table_add(run->overlaps, &records[EP_LAYER_ALL_RANKS])
+                     : status;
     }
     EP_TRY(ep_comm_agree(session->world, status));
 out:
@@ -297,9 +350,12 @@ static enum ep_status run_init(struct ep_layer_sweep *s, struct ep_session *sess
     enum ep_status status = EP_OK;
     run->visits.session = session;
     run->visits.shape = &s->shape;
+    run->visits.chunks = s->chunks;
+    run->visits.num_chunks = s->num_chunks;
     EP_TRY(ep_layer_bank_create(session->options.seed, ep_comm_ranks_per_node(session->world),
                                 &run->visits.bank));
     EP_TRY(ep_layer_table_create(&run->table));
+    EP_TRY(ep_overlap_table_create(&run->overlaps));
     if (s->options.timeline != NULL && ep_comm_is_root(session->world)) {
         EP_TRY(ep_layer_timeline_create(&run->visits.timeline));
     }
@@ -313,6 +369,7 @@ static void run_fini(struct sweep_run *run)
     ep_layer_bank_destroy(run->visits.bank);
     ep_layer_timeline_destroy(run->visits.timeline);
     ep_layer_table_destroy(run->table);
+    ep_overlap_table_destroy(run->overlaps);
 }
 
 /* The table and the timeline; rank 0. */
@@ -321,6 +378,7 @@ static enum ep_status tell(const struct ep_layer_sweep *s, const struct sweep_ru
     enum ep_status status = EP_OK;
     if (!s->options.comm.quiet) {
         EP_TRY(ep_layer_table_print(run->table, stdout));
+        EP_TRY(ep_overlap_table_print(run->overlaps, stdout));
     }
     if (run->visits.timeline != NULL) {
         EP_TRY(ep_layer_timeline_write(run->visits.timeline, s->options.timeline));

@@ -17,6 +17,7 @@ struct ep_layer_options {
     const char *backend;  /* --backend; NULL = the default one of the dtype */
     const char *activation; /* --activation; NULL = the model's, else swiglu */
     const char *timeline; /* --timeline FILE; NULL = none */
+    const char *overlap;  /* --overlap; NULL = not asked for */
     bool compares;        /* --remedies: each case with several remedies */
     const char *remedies; /* its list; NULL = all */
 };

@@ -79,6 +79,11 @@ struct ep_transport {
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     int combine_passes;  /* combine sends the transpose of what dispatch does this often; 0 = once */
     struct ep_transport_op ops[EP_NUM_OPS];
+    /* In place of the phase "exchange" of `op`: begin it, and end it when all is through; between the two its
+     * buffers are left alone, and exchanges of other states may be begun and ended in any order that is the
+     * same on all ranks. Both NULL where an exchange cannot be left. */
+    enum ep_status (*start)(void *state, enum ep_op op);
+    enum ep_status (*finish)(void *state, enum ep_op op);
     /* Collective: agree on sizes, take all buffers from the arena. Status agreed over ranks. */
     enum ep_status (*create)(const struct ep_exchange *exchange, void **state);
     void (*view)(const void *state, struct ep_expert_rows *rows); /* NULL for null */

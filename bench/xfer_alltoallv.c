@@ -27,6 +27,28 @@ static enum ep_status run_combine_exchange(void *state)
                          "MPI_Alltoallv of results");
 }
 
+/* The same calls, but not waited for. Whether rows move meanwhile is the library's affair. */
+static enum ep_status start(void *state, enum ep_op op)
+{
+    struct ep_blocks *s = state;
+    const struct ep_blocks_call *c = &s->calls[op];
+    int code = 0;
+    if (op == EP_OP_DISPATCH) {
+        code = MPI_Ialltoallv(s->copies.send, c->send_count, c->send_start, c->type, s->copies.recv,
+                              c->recv_count, c->recv_start, c->type, s->handle, &s->requests[op]);
+    } else {
+        code = MPI_Ialltoallv(s->copies.recv, c->recv_count, c->recv_start, c->type, s->copies.send,
+                              c->send_count, c->send_start, c->type, s->handle, &s->requests[op]);
+    }
+    return ep_comm_check(code, "MPI_Ialltoallv");
+}
+
+static enum ep_status finish(void *state, enum ep_op op)
+{
+    struct ep_blocks *s = state;
+    return ep_comm_check(MPI_Wait(&s->requests[op], MPI_STATUS_IGNORE), "MPI_Wait of rows");
+}
+
 static enum ep_status create(const struct ep_exchange *exchange, void **state)
 {
     return ep_blocks_create("alltoallv", exchange, state);
@@ -52,6 +74,8 @@ const struct ep_transport ep_transport_alltoallv = {
     .by_alltoall = true,
     .roundings = 1,
     .ops = EP_BLOCKS_OPS(run_exchange, run_combine_exchange),
+    .start = start,
+    .finish = finish,
     .create = create,
     .view = ep_copies_view,
     .sent_rows = ep_blocks_sent_rows,

@@ -104,6 +104,7 @@ static enum ep_status allocate(size_t num_ranks, struct ep_blocks **state)
     for (int op = 0; op < EP_NUM_OPS; op++) {
         struct ep_blocks_call *c = &s->calls[op];
         c->type = c->row = MPI_DATATYPE_NULL;
+        s->requests[op] = MPI_REQUEST_NULL;
         c->send_count = calloc(4 * num_ranks, sizeof *c->send_count);
         all = all && c->send_count != NULL;
         c->send_start = c->send_count + num_ranks;

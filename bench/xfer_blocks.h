@@ -21,6 +21,7 @@ struct ep_blocks {
     struct ep_blocks_call calls[EP_NUM_OPS];
     MPI_Comm handle;
     const char *name;
+    MPI_Request requests[EP_NUM_OPS]; /* of exchanges that were started; else MPI_REQUEST_NULL */
     int64_t *rows; /* [2][num_ranks] sent to, received from each rank in a dispatch */
 };
 

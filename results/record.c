@@ -165,6 +165,16 @@ enum ep_status ep_record_add_phase(struct ep_record *record, const char *name,
     return status;
 }
 
+enum ep_status ep_record_add_overlap(struct ep_record *record, struct ep_record_overlap **item)
+{
+    void *added = NULL;
+    const enum ep_status status = add_item(record, "overlap", &added);
+    if (status == EP_OK) {
+        *item = added;
+    }
+    return status;
+}
+
 enum ep_status ep_record_add_level(struct ep_record *record, const char *name,
                                    struct ep_record_level **item)
 {

@@ -59,6 +59,33 @@ struct ep_record_phases {
     int64_t num;
 };
 
+/* A layer in chunks (layer --overlap): medians over repetitions, in each of which all were run. */
+struct ep_record_overlap {
+    int64_t chunks;
+    int64_t n;       /* repetitions */
+    double whole_s;  /* the layer unchunked */
+    double steps_s;  /* in chunks, one thing after the other */
+    double median_s; /* in chunks, overlapped */
+    double low_s;
+    double high_s;
+    double exchange_s; /* of steps_s: exchanges, mean over ranks */
+    double bound_s;    /* overlapped at no cost, in this order */
+    double speedup;    /* whole over overlapped */
+    double speedup_low;
+    double speedup_high;
+    double hidden; /* of the exchanges: (steps - overlapped) / exchanges; below 0: overlapping costs more */
+    double hidden_low;
+    double hidden_high;
+    double hidden_bound;      /* the same of bound_s */
+    double compute_slowdown;  /* GEMMs overlapped over alone */
+    double exchange_slowdown; /* exchanges from start to seen through, over alone */
+};
+
+struct ep_record_overlaps {
+    struct ep_record_overlap *items;
+    int64_t num;
+};
+
 /* Verification: rows over all ranks. */
 struct ep_record_check {
     int64_t rows; /* that had to arrive */
@@ -254,6 +281,7 @@ struct ep_record {
     double efficiency;          /* tokens_per_s / (ranks x single_tokens_per_s) */
     double dense_s;             /* a dense FFN of equal active parameters on the same tokens */
     double clock_error_s;       /* how far the clocks of hosts can be apart after correction */
+    struct ep_record_overlaps overlap; /* one item per number of chunks */
 
     /* --- links (dtype-free messages between ranks) --- */
     char *level; /* the level of the pair, as `epbench topo` names it */
@@ -305,6 +333,8 @@ EP_MUST_CHECK enum ep_status ep_record_add_note(struct ep_record_notes *notes, c
  *  Returns EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_record_add_phase(struct ep_record *record, const char *name,
                                                  struct ep_record_phase **item);
+EP_MUST_CHECK enum ep_status ep_record_add_overlap(struct ep_record *record,
+                                                   struct ep_record_overlap **item);
 EP_MUST_CHECK enum ep_status ep_record_add_level(struct ep_record *record, const char *name,
                                                  struct ep_record_level **item);
 EP_MUST_CHECK enum ep_status ep_record_add_port(struct ep_record *record, const char *name,

@@ -36,6 +36,30 @@ static const struct ep_column phase_columns[] = {
 #undef F
 };
 
+static const struct ep_column overlap_columns[] = {
+#define F(field) .offset = offsetof(struct ep_record_overlap, field)
+    {"chunks", EP_COLUMN_I64, LAYER, LAYER, F(chunks)},
+    {"n", EP_COLUMN_I64, LAYER, 0, F(n)},
+    {"whole_s", EP_COLUMN_F64, LAYER, 0, F(whole_s)},
+    {"steps_s", EP_COLUMN_F64, LAYER, 0, F(steps_s)},
+    {"median_s", EP_COLUMN_F64, LAYER, 0, F(median_s)},
+    {"low_s", EP_COLUMN_F64, LAYER, 0, F(low_s)},
+    {"high_s", EP_COLUMN_F64, LAYER, 0, F(high_s)},
+    {"exchange_s", EP_COLUMN_F64, LAYER, 0, F(exchange_s)},
+    {"bound_s", EP_COLUMN_F64, LAYER, 0, F(bound_s)},
+    {"speedup", EP_COLUMN_F64, LAYER, 0, F(speedup)},
+    {"speedup_low", EP_COLUMN_F64, LAYER, 0, F(speedup_low)},
+    {"speedup_high", EP_COLUMN_F64, LAYER, 0, F(speedup_high)},
+    {"hidden", EP_COLUMN_SIGNED, LAYER, 0, F(hidden)},
+    {"hidden_low", EP_COLUMN_SIGNED, LAYER, 0, F(hidden_low)},
+    {"hidden_high", EP_COLUMN_SIGNED, LAYER, 0, F(hidden_high)},
+    {"hidden_bound", EP_COLUMN_SIGNED, LAYER, 0, F(hidden_bound)},
+    {"compute_slowdown", EP_COLUMN_F64, LAYER, 0, F(compute_slowdown)},
+    {"exchange_slowdown", EP_COLUMN_F64, LAYER, 0, F(exchange_slowdown)},
+    {.name = NULL},
+#undef F
+};
+
 static const struct ep_column check_columns[] = {
 #define F(field) .offset = offsetof(struct ep_record_check, field)
     {"rows", EP_COLUMN_I64, 0, 0, F(rows)},
@@ -234,6 +258,7 @@ static const struct ep_column record_columns[] = {
     {"efficiency", EP_COLUMN_F64, LAYER, 0, F(efficiency)},
     {"dense_s", EP_COLUMN_F64, LAYER, 0, F(dense_s)},
     {"clock_error_s", EP_COLUMN_F64, LAYER, 0, F(clock_error_s)},
+    {"overlap", EP_COLUMN_LIST, LAYER, 0, LIST(overlap, ep_record_overlap, overlap_columns)},
 
     {"level", EP_COLUMN_TEXT, LINKS, LINKS, F(level)},
     {"pair", EP_COLUMN_I64S, LINKS, 0, F(pair)},

@@ -47,6 +47,22 @@ grep -q 'who (line) waited for whom' out || fail "no wait matrix in the text"
 [ "$(grep -c '"ph": "X"' t.json)" = 33 ] || fail "the timeline has other slices"
 [ "$(grep -c '"name": "thread_name"' t.json)" = 3 ] || fail "the timeline has other rows"
 
+# In chunks whose exchanges run while experts compute; the last one's results are verified too.
+ranks 3 layer --tokens 7 --experts 9 $small --shared-ffn 16 --overlap chunks:1,3 -o overlap >out 2>err ||
+    fail "overlap failed"
+grep '"ranks":3' overlap/records.jsonl >three
+[ "$(grep -o '"chunks":[0-9]*' three | tr '\n' ' ')" = '"chunks":1 "chunks":3 ' ] ||
+    fail "the numbers of chunks are not recorded"
+grep -q '"verified":false' overlap/records.jsonl && fail "an overlapped layer is wrong"
+grep -q '^overlap  *chunks' out || fail "no table of overlaps"
+grep '"ranks":1,' overlap/records.jsonl | grep -q '"chunks"' && fail "one rank overlaps with nobody"
+refused 2 'chunks:N was expected' layer -n 2 --overlap 4 -o new
+refused 2 'overlap with --tp' layer -n 2 --tp 2 --overlap chunks:2 -o new
+refused 2 'overlap chunks' layer -n 2 --overlap chunks:0 -o new
+refused 2 'transport rma has no exchange that can be left' layer -n 2 --overlap chunks:2 --transport rma -o new
+refused 2 'no rank has so many tokens' layer -n 2 --tokens 4 --overlap chunks:5 $small
+[ ! -e new ] || fail "a refused overlap wrote something"
+
 # A sweep on three and on two ranks, in shared memory too, dropping, cold, appended to.
 ranks 3 layer --tokens 4,16 --experts 9 --top-k 2 --skew uniform,khot:1:0.9 --transport alltoallv,hier,shm \
     --ranks 2,3 --capacity-rule gshard --drop order --dtype fp32 $small --cold -o sweep >out 2>err ||
