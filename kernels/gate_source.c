@@ -95,9 +95,10 @@ static enum ep_status create_logits(const struct ep_router *router, struct ep_lo
         return ep_error_set(EP_ENOMEM, "no memory for logits of %" PRId64 " experts",
                             router->num_experts);
     }
-    router->skew->policy->fill_shares(router, shares);
-    const enum ep_status status =
-        ep_logits_create_of(shares, router->num_experts, router->seed, logits);
+    enum ep_status status = router->skew->policy->fill_shares(router, shares);
+    if (status == EP_OK) {
+        status = ep_logits_create_of(shares, router->num_experts, router->seed, logits);
+    }
     free(shares);
     return status;
 }

@@ -428,7 +428,7 @@ static double log_none(const struct ep_router *router, double log_weight)
 }
 
 /* The weight at which the share F of tokens draws one of the group: log_none falls with it. */
-static void fill_khot_shares(const struct ep_router *router, double *shares)
+static enum ep_status fill_khot_shares(const struct ep_router *router, double *shares)
 {
     const struct state *state = router->state;
     const int64_t size = router->skew->count;
@@ -448,6 +448,7 @@ static void fill_khot_shares(const struct ep_router *router, double *shares)
     for (int64_t i = 0; i < router->num_experts; i++) {
         shares[state->order[i]] = (i < size ? weight : 1) / sum;
     }
+    return EP_OK;
 }
 
 /* --- generating --------------------------------------------------------------------------- */

@@ -39,8 +39,9 @@ struct ep_skew_policy {
     void (*generate)(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                      int32_t *topk_idx);
     /** Shares of the experts, sum 1, of which successive draws without replacement have this skew's
-     *  loads: shares [num_experts] overwritten. For skews that draw otherwise; optional. */
-    void (*fill_shares)(const struct ep_router *router, double *shares);
+     *  loads: shares [num_experts] overwritten. For skews that draw otherwise, or by shares that
+     *  depend on top_k; optional. Returns EP_ENOMEM. */
+    enum ep_status (*fill_shares)(const struct ep_router *router, double *shares);
     /** Free router->state (never NULL there). Required if prepare is there. */
     void (*release)(struct ep_router *router);
 };

@@ -120,10 +120,17 @@ out:
     return status;
 }
 
+enum ep_status ep_popularity_copy_shares(const struct ep_router *router, double *shares)
+{
+    const struct state *state = router->state;
+    memcpy(shares, state->share, (size_t)router->num_experts * sizeof *shares);
+    return EP_OK;
+}
+
 bool ep_popularity_is_of(const struct ep_skew *skew)
 {
-    const bool draws =
-        skew->policy->generate == ep_popularity_generate || skew->policy == &ep_skew_uniform;
+    const bool draws = skew->policy->generate == ep_popularity_generate ||
+                       skew->policy == &ep_skew_uniform || skew->policy == &ep_skew_counts;
     return draws && !skew->by_source && skew->masked == 0;
 }
 
@@ -139,10 +146,10 @@ enum ep_status ep_popularity_fill_shares(const struct ep_skew *skew, int64_t num
         }
         return EP_OK;
     }
-    const enum ep_status status = skew->policy->prepare(&router);
+    enum ep_status status = skew->policy->prepare(&router);
     if (status == EP_OK) {
-        const struct state *state = router.state;
-        memcpy(shares, state->share, (size_t)num_experts * sizeof *shares);
+        status = skew->policy->fill_shares != NULL ? skew->policy->fill_shares(&router, shares)
+                                                   : ep_popularity_copy_shares(&router, shares);
         skew->policy->release(&router);
     }
     return status;

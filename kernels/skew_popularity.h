@@ -20,8 +20,12 @@ void ep_popularity_release(struct ep_router *router);
 void ep_popularity_generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                             int32_t *topk_idx);
 
-/** Does the skew draw by a popularity of its experts (uniform too), the same for all sources, and use
- *  every slot? */
+/** The popularity by which the router draws, as a policy's fill_shares. */
+EP_MUST_CHECK enum ep_status ep_popularity_copy_shares(const struct ep_router *router,
+                                                       double *shares);
+
+/** Does the skew draw by a popularity of its experts (uniform and counts too), the same for all
+ *  sources, and use every slot? */
 bool ep_popularity_is_of(const struct ep_skew *skew);
 
 /** That popularity, sum 1, for draws of one expert: shares [num_experts] overwritten. The skew must be

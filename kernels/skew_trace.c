@@ -6,8 +6,10 @@
 #include "base/file.h"
 #include "kernels/count_sampler.h"
 #include "kernels/sample.h"
+#include "kernels/skew_popularity.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +104,67 @@ static void release(struct ep_router *router)
     ep_count_sampler_destroy(router->state);
 }
 
+/* Weights of successive draws by which each expert comes with its chance [num], to 1e-4 or as near
+ * as 200 rounds get: one that every token has would need an endless weight. As an expert comes by
+ * time t with the chance 1 - e^(-weight t), a round scales weights by the logs of what is missed. */
+static enum ep_status solve_weights(const double *chances, int64_t num, int64_t top_k,
+                                    double *weights)
+{
+    enum ep_status status = EP_OK;
+    double *reached = malloc((size_t)num * sizeof *reached);
+    double error = 1;
+    if (reached == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the shares of %" PRId64 " experts", num);
+    }
+    memcpy(weights, chances, (size_t)num * sizeof *weights);
+    for (int round = 0; round < 200 && error > 1e-4; round++) {
+        EP_TRY(ep_popularity_chances(weights, num, top_k, reached));
+        error = 0;
+        for (int64_t i = 0; i < num; i++) {
+            const double most = 1 - 1e-9;
+            error = fmax(error, fabs(reached[i] / chances[i] - 1));
+            weights[i] *= log1p(-fmin(chances[i], most)) / log1p(-fmin(reached[i], most));
+        }
+    }
+out:
+    free(reached);
+    return status;
+}
+
+/* Of experts that have any counts; the others' shares are 0. */
+static enum ep_status fill_shares(const struct ep_router *router, double *shares)
+{
+    const struct ep_trace *trace = router->skew->trace;
+    enum ep_status status = EP_OK;
+    double *chances = malloc(2 * (size_t)trace->num_experts * sizeof *chances);
+    double sum = 0;
+    int64_t num = 0;
+    if (chances == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for the shares of %" PRId64 " experts",
+                            trace->num_experts);
+    }
+    double *weights = chances + trace->num_experts;
+    for (int64_t e = 0; e < trace->num_experts; e++) {
+        sum += trace->counts[e];
+    }
+    for (int64_t e = 0; e < trace->num_experts; e++) {
+        if (trace->counts[e] > 0) {
+            chances[num++] = (double)router->top_k * trace->counts[e] / sum;
+        }
+    }
+    EP_TRY(solve_weights(chances, num, router->top_k, weights));
+    sum = 0;
+    for (int64_t i = 0; i < num; i++) {
+        sum += weights[i];
+    }
+    for (int64_t e = 0, i = 0; e < trace->num_experts; e++) {
+        shares[e] = trace->counts[e] > 0 ? weights[i++] / sum : 0;
+    }
+out:
+    free(chances);
+    return status;
+}
+
 static void draw(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                  int32_t *topk_idx)
 {
@@ -159,5 +222,6 @@ const struct ep_skew_policy ep_skew_counts = {
     .parse = parse_counts,
     .prepare = prepare,
     .generate = generate,
+    .fill_shares = fill_shares,
     .release = release,
 };

@@ -152,5 +152,6 @@ const struct ep_skew_policy ep_skew_gini = {
     .parse = parse_gini,
     .prepare = prepare_gini,
     .generate = ep_popularity_generate,
+    .fill_shares = ep_popularity_copy_shares,
     .release = ep_popularity_release,
 };

@@ -5,6 +5,7 @@
 #include "kernels/gate_source.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { RANKS = 3, TOKENS = 3000, EXPERTS = 32 };
@@ -49,16 +50,36 @@ static void count(const struct ep_routing *r, int64_t *counts)
     }
 }
 
+/* Of 32 experts the first has a quarter of all copies, 155 of 620, and the last has none: 30 + 29 +
+ * ... + 0 = 465. */
+static void write_counts(const char *name)
+{
+    FILE *file = fopen(name, "w");
+    assert_non_null(file);
+    fprintf(file, "155");
+    for (int e = 1; e < EXPERTS; e++) {
+        fprintf(file, ",%d", EXPERTS - 1 - e);
+    }
+    fprintf(file, "\n");
+    assert_int_equal(fclose(file), 0);
+}
+
 /* Experts of ranks 0 to 2 together, by the router on logits and by the skew itself: both draw in
- * proportion to rank^-1 without replacement, or one expert for 0.6 of the tokens, so counts n and m of
- * 9,000 tokens differ by no more than 5 standard deviations, sqrt(n + m) at most. */
+ * proportion to rank^-1 without replacement, or one expert for 0.6 of the tokens, or to loads of Gini
+ * 0.5 at this top-k, or to those of a file (an expert with all of 1 / k, one with none), so counts n and
+ * m of 9,000 tokens differ by no more than 5 standard deviations, sqrt(n + m) at most. */
 static void test_popularity(void **state)
 {
     (void)state;
     static const struct {
         const char *skew;
         int64_t top_k;
-    } cases[] = {{"zipf:1", 1}, {"zipf:1", 4}, {"khot:1:0.6", 1}, {"khot:1:0.6", 4}};
+    } cases[] = {{"zipf:1", 1},     {"zipf:1", 4},
+                 {"khot:1:0.6", 1}, {"khot:1:0.6", 4},
+                 {"gini:0.5", 1},   {"gini:0.5", 4},
+                 {"gini:0.8", 4},   {"counts:gate_source_counts.csv", 1},
+                 {"counts:gate_source_counts.csv", 4}};
+    write_counts("gate_source_counts.csv");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct rig rig;
         int64_t by_gate[EXPERTS] = {0}, by_skew[EXPERTS] = {0};
@@ -84,6 +105,7 @@ static void test_popularity(void **state)
         assert_true(most > 3 * total / EXPERTS); /* it is skewed at all */
         tear_down(&rig);
     }
+    remove("gate_source_counts.csv");
 }
 
 /* Rank by rank in any order, and through dropping's input: the same. More tokens than one piece of
