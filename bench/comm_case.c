@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A visit of one case: what is set up, in which order it is measured, and how it is checked. */
-#include "bench/comm_case.h"
+#include "bench/comm_visit.h"
 
 #include "bench/comm_record.h"
 #include "bench/flush.h"
@@ -16,36 +16,26 @@ enum { FLUSHED_CACHES = 3 }; /* last-level caches that are read to empty one */
 /* Shares of a visit's time: whole and phases of each operation. */
 static const double whole_share = 0.6;
 
-struct visit {
-    struct ep_comm_setting setting; /* what records need */
-    struct ep_routing routing;      /* this rank's tokens */
-    struct ep_exchange exchange;
-    void *state;
-    struct ep_flush *flush; /* read before each repetition where buffers are to be cold, else NULL */
-    enum ep_op op;
-    struct ep_os_counters before; /* when samples began */
-};
-
-static enum ep_status run_whole(void *ctx)
+enum ep_status ep_comm_visit_run(void *visit)
 {
-    struct visit *v = ctx;
+    struct ep_comm_visit *v = visit;
     return ep_transport_run(v->setting.point->transport, v->op, v->state);
 }
 
 static void begin_samples(void *ctx)
 {
-    struct visit *v = ctx;
+    struct ep_comm_visit *v = ctx;
     v->before = ep_os_counters_read();
 }
 
 static enum ep_status empty_caches(void *ctx)
 {
-    const struct visit *v = ctx;
+    const struct ep_comm_visit *v = ctx;
     (void)ep_flush_run(v->flush);
     return EP_OK;
 }
 
-static enum ep_status set_up_routing(struct ep_session *s, struct visit *v)
+static enum ep_status set_up_routing(struct ep_session *s, struct ep_comm_visit *v)
 {
     enum ep_status status = EP_OK;
     struct ep_comm_setting *setting = &v->setting;
@@ -56,11 +46,10 @@ out:
     return status;
 }
 
-static enum ep_status set_up_buffers(struct ep_session *s, struct visit *v)
+static enum ep_status set_up_buffers(struct ep_session *s, struct ep_comm_visit *v)
 {
     enum ep_status status = EP_OK;
     const int rank = ep_comm_rank(v->setting.comm);
-    ep_arena_reset(s->arena);
     EP_TRY(ep_comm_setting_exchange(&v->setting, &v->routing, s, &v->exchange));
     ep_pattern_fill_tokens(v->setting.map.start[rank], v->routing.num_tokens,
                            v->exchange.row_bytes, (char *)v->exchange.tokens);
@@ -73,7 +62,7 @@ out:
 
 /* The rows this rank must hold, verified against what it holds; and for combine the experts' results
  * put in place first. Runs the operation once more, untimed. */
-static enum ep_status verify(struct visit *v, struct ep_check *check)
+static enum ep_status verify(struct ep_comm_visit *v, struct ep_check *check)
 {
     enum ep_status status = EP_OK;
     const struct ep_comm_setting *setting = &v->setting;
@@ -91,7 +80,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
         transport->view(v->state, &rows);
         memset((char *)rows.rows, 0xa5, (size_t)(rows.start[rows.num_experts] *
                                                  v->exchange.row_bytes));
-        EP_TRY(run_whole(v));
+        EP_TRY(ep_comm_visit_run(v));
         transport->view(v->state, &rows);
         status = ep_pattern_check_rows(&rows, v->exchange.row_bytes, tokens, start, check);
     } else {
@@ -102,7 +91,7 @@ static enum ep_status verify(struct visit *v, struct ep_check *check)
                                 v->exchange.hidden);
         memset(v->exchange.results, 0xa5, (size_t)(v->routing.num_tokens *
                                                    v->exchange.combine_row_bytes));
-        EP_TRY(run_whole(v));
+        EP_TRY(ep_comm_visit_run(v));
         ep_pattern_check_results(&v->routing, setting->map.start[rank],
                                  v->exchange.combine_dtype, v->exchange.hidden,
                                  ep_transport_roundings(transport, ep_comm_size(setting->comm)),
@@ -134,41 +123,70 @@ static struct ep_harness_plan plan_of(const struct ep_session *s, const struct e
     return plan;
 }
 
-static enum ep_status measure_op(struct ep_session *s, struct visit *v,
-                                 const struct ep_comm_effort *effort, double time_s,
-                                 int64_t visit_idx, struct ep_record *record)
+enum ep_status ep_comm_visit_init(struct ep_session *s, struct ep_comm *comm,
+                                  const struct ep_comm_case *point, struct ep_comm_visit *v)
+{
+    enum ep_status status = EP_OK;
+    *v = (struct ep_comm_visit){.setting = {.comm = comm, .point = point}};
+    EP_TRY(ep_comm_agree(comm, set_up_routing(s, v)));
+    EP_TRY(ep_comm_agree(comm, set_up_buffers(s, v)));
+    EP_TRY(point->transport->create(&v->exchange, &v->state));
+    EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
+    v->op = EP_OP_DISPATCH;
+    EP_TRY(ep_comm_visit_run(v)); /* combine needs one */
+out:
+    return status;
+}
+
+void ep_comm_visit_fini(struct ep_comm_visit *v)
+{
+    if (v->setting.point != NULL) {
+        v->setting.point->transport->destroy(v->state);
+    }
+    ep_comm_setting_fini(&v->setting);
+    ep_routing_fini(&v->routing);
+    ep_flush_destroy(v->flush);
+}
+
+static struct ep_harness_work work_of(struct ep_comm_visit *v)
+{
+    const struct ep_transport_op *op = &v->setting.point->transport->ops[v->op];
+    struct ep_harness_work work = {
+        .run = ep_comm_visit_run,
+        .prepare = v->flush != NULL ? empty_caches : NULL,
+        .begin = begin_samples,
+        .ctx = v,
+        .num_phases = op->num_phases,
+        .phase_ctx = v->state,
+    };
+    for (int i = 0; i < work.num_phases; i++) {
+        work.phases[i] = op->phases[i].run;
+    }
+    return work;
+}
+
+enum ep_status ep_comm_visit_finish(struct ep_session *s, struct ep_comm_visit *v,
+                                    const struct ep_comm_effort *effort, double time_s,
+                                    const struct ep_harness_result *whole,
+                                    const struct ep_os_counters *during, int64_t visit_idx,
+                                    struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     struct ep_comm *comm = v->setting.comm;
     const struct ep_transport *transport = v->setting.point->transport;
-    struct ep_harness_result whole = {0};
     struct ep_harness_phases phases = {0};
     struct ep_check check = {0};
     const struct ep_harness_env env = ep_comm_harness_env(comm);
-    struct ep_harness_work work = {
-        .run = run_whole,
-        .prepare = v->flush != NULL ? empty_caches : NULL,
-        .begin = begin_samples,
-        .ctx = v,
-        .num_phases = transport->ops[v->op].num_phases,
-        .phase_ctx = v->state,
-    };
-    for (int i = 0; i < work.num_phases; i++) {
-        work.phases[i] = transport->ops[v->op].phases[i].run;
-    }
-    const struct ep_harness_plan plan = plan_of(s, effort, time_s);
-    EP_TRY(ep_comm_agree(comm, ep_session_begin_record(s, comm, record)));
+    const struct ep_harness_work work = work_of(v);
     record->null_s = s->null_cadence_s;
-    EP_TRY(ep_harness_measure(&env, &work, &plan, &whole));
-    const struct ep_os_counters during = ep_os_counters_since(&v->before);
     if (work.num_phases > 0) {
-        const double fit = (1 - whole_share) * time_s / fmax(whole.summary.median, 1e-9);
+        const double fit = time_s / fmax(whole->summary.median, 1e-9);
         int64_t num = fit < MIN_PHASE_SAMPLES ? MIN_PHASE_SAMPLES : MAX_PHASE_SAMPLES;
         num = fit >= MIN_PHASE_SAMPLES && fit < MAX_PHASE_SAMPLES ? (int64_t)fit : num;
         num = effort->max_samples > 0 && num > effort->max_samples ? effort->max_samples : num;
         EP_TRY(ep_harness_measure_phases(&env, &work, num, &phases));
     }
-    EP_TRY(ep_session_set_samples(s, comm, &whole, &during, record));
+    EP_TRY(ep_session_set_samples(s, comm, whole, during, record));
     if (effort->check && transport->view != NULL) {
         EP_TRY(verify(v, &check));
         record->verified = check.wrong == 0 && check.missing == 0 && check.doubled == 0;
@@ -178,24 +196,39 @@ static enum ep_status measure_op(struct ep_session *s, struct visit *v,
     record->visit_idx = visit_idx;
     EP_TRY(ep_comm_record_fill(s, &v->setting, v->op, v->state, &phases, record));
 out:
-    ep_harness_result_fini(&whole);
     ep_harness_phases_fini(&phases);
     return status;
 }
 
+static enum ep_status measure_op(struct ep_session *s, struct ep_comm_visit *v,
+                                 const struct ep_comm_effort *effort, double time_s,
+                                 int64_t visit_idx, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *comm = v->setting.comm;
+    struct ep_harness_result whole = {0};
+    const struct ep_harness_env env = ep_comm_harness_env(comm);
+    const struct ep_harness_work work = work_of(v);
+    const struct ep_harness_plan plan = plan_of(s, effort, time_s);
+    EP_TRY(ep_comm_agree(comm, ep_session_begin_record(s, comm, record)));
+    EP_TRY(ep_harness_measure(&env, &work, &plan, &whole));
+    const struct ep_os_counters during = ep_os_counters_since(&v->before);
+    EP_TRY(ep_comm_visit_finish(s, v, effort, (1 - whole_share) * time_s, &whole, &during, visit_idx,
+                                record));
+out:
+    ep_harness_result_fini(&whole);
+    return status;
+}
+
 /* Everything the measuring ranks do; statuses are agreed among them. */
-static enum ep_status visit_part(struct ep_session *s, struct visit *v,
+static enum ep_status visit_part(struct ep_session *s, struct ep_comm *part,
+                                 const struct ep_comm_case *point, struct ep_comm_visit *v,
                                  const struct ep_comm_effort *effort, int64_t visit_idx,
                                  struct ep_record *records)
 {
     enum ep_status status = EP_OK;
-    const struct ep_comm_case *point = v->setting.point;
-    EP_TRY(ep_comm_agree(v->setting.comm, set_up_routing(s, v)));
-    EP_TRY(ep_comm_agree(v->setting.comm, set_up_buffers(s, v)));
-    EP_TRY(point->transport->create(&v->exchange, &v->state));
-    EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
-    v->op = EP_OP_DISPATCH;
-    EP_TRY(run_whole(v)); /* combine needs one */
+    ep_arena_reset(s->arena);
+    EP_TRY(ep_comm_visit_init(s, part, point, v));
     const int num_ops = point->ops[EP_OP_DISPATCH] + point->ops[EP_OP_COMBINE];
     for (int op = 0; op < EP_NUM_OPS; op++) {
         if (point->ops[op]) {
@@ -213,9 +246,9 @@ enum ep_status ep_comm_case_visit(struct ep_session *session, struct ep_comm *pa
                                   struct ep_record records[EP_NUM_OPS])
 {
     enum ep_status status = EP_OK;
-    struct visit v = {.setting = {.comm = part, .point = point}};
+    struct ep_comm_visit v = {.setting = {.comm = part, .point = point}};
     if (part != NULL) {
-        status = visit_part(session, &v, effort, visit_idx, records);
+        status = visit_part(session, part, point, &v, effort, visit_idx, records);
     }
     EP_TRY(ep_comm_agree(session->world, status));
     for (int op = 0; op < EP_NUM_OPS; op++) {
@@ -228,9 +261,6 @@ enum ep_status ep_comm_case_visit(struct ep_session *session, struct ep_comm *pa
     }
     EP_TRY(ep_comm_agree(session->world, status));
 out:
-    point->transport->destroy(v.state);
-    ep_comm_setting_fini(&v.setting);
-    ep_routing_fini(&v.routing);
-    ep_flush_destroy(v.flush);
+    ep_comm_visit_fini(&v);
     return status;
 }

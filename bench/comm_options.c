@@ -29,6 +29,7 @@ enum {
     KEY_REPLICAS,
     KEY_COLD,
     KEY_CHECK,
+    KEY_LIMITS,
     KEY_VISITS,
     KEY_WARMUP,
     KEY_ITERS,
@@ -82,6 +83,8 @@ static const struct argp_option options[] = {
     {"cold", KEY_COLD, NULL, 0, "empty the caches before every repetition", 3},
     {"bare", KEY_BARE, "TIME", 0,
      "also hold the exchange phase against a bare MPI_Alltoallv for that long", 3},
+    {"limits", KEY_LIMITS, NULL, 0,
+     "time the transports of each point in turns, beside what the machine could do at best", 3},
     {"check", KEY_CHECK, "0|1", 0, "verify every row of every case (default 1)", 3},
     {0},
 };
@@ -135,6 +138,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_REPLICAS:
         status = ep_parse_i64(arg, "--replicas", 1, EP_PLACE_MAX_SLOTS, &o->replicas);
+        break;
+    case KEY_LIMITS:
+        o->limits = true;
         break;
     case KEY_COLD:
         o->cold = true;

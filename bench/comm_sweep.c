@@ -5,6 +5,7 @@
 #include "bench/comm_record.h"
 #include "bench/comm_style.h"
 #include "bench/comm_table.h"
+#include "bench/limits.h"
 #include "bench/comm_visits.h"
 #include "kernels/models.h"
 
@@ -236,6 +237,26 @@ static enum ep_status check_shapes(const struct ep_comm_sweep *s)
     return EP_OK;
 }
 
+/* MPI's algorithm is the communicator's, and a point has one. */
+static enum ep_status check_limits(const struct ep_comm_sweep *s)
+{
+    for (int64_t i = 0; s->options.limits && i < s->algorithms.num; i++) {
+        bool is_way = strcmp(s->algorithms.items[i], "default") == 0;
+        for (int64_t j = 0; j < s->num_transports; j++) {
+            is_way = is_way || ep_transport_has_way(s->transports[j], s->algorithms.items[i]);
+        }
+        if (!is_way) {
+            return ep_error_set(EP_EINVAL, "--limits with --algorithm %s: transports of one point are "
+                                "timed in turns, with the MPI library's own algorithm",
+                                s->algorithms.items[i]);
+        }
+    }
+    return s->options.limits && s->options.cold
+               ? ep_error_set(EP_EINVAL, "--limits with --cold: a turn begins with a repetition that "
+                              "is not timed, so buffers are warm")
+               : EP_OK;
+}
+
 enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
                                     struct ep_comm_sweep **sweep)
 {
@@ -250,6 +271,7 @@ enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
     EP_TRY(parse_combine_dtype(s));
     EP_TRY(check_shapes(s));
     EP_TRY(ep_comm_style_check_pad(&s->options.capacity, s->transports, s->num_transports));
+    EP_TRY(check_limits(s));
     *sweep = s;
     s = NULL;
 out:
@@ -457,6 +479,8 @@ const struct ep_model *ep_comm_sweep_model(const struct ep_comm_sweep *s)
 struct sweep_run {
     const struct ep_comm_sweep *sweep;
     struct ep_comm_table *table;
+    struct ep_limits_table *limits; /* --limits */
+    struct ep_limits_points points; /* that it visits */
 };
 
 static enum ep_status visit_one(void *ctx, struct ep_session *session, struct ep_comm *part,
@@ -506,6 +530,31 @@ out:
     return status;
 }
 
+/* --- limits ----------------------------------------------------------------------------------- */
+
+static enum ep_status visit_point(void *ctx, struct ep_session *session, struct ep_comm *part,
+                                  int64_t idx, const struct ep_comm_effort *effort, int64_t visit)
+{
+    const struct sweep_run *run = ctx;
+    const int64_t first = run->points.first[idx];
+    return ep_limits_visit(session, part, run->sweep->cases, run->points.members + first,
+                           run->points.first[idx + 1] - first, effort, visit, run->limits);
+}
+
+/* A point is done where all its cases are. */
+static enum ep_status is_point_done(void *ctx, struct ep_session *session, int64_t idx, int64_t visit,
+                                    bool *done)
+{
+    const struct sweep_run *run = ctx;
+    enum ep_status status = EP_OK;
+    *done = session->options.resume;
+    for (int64_t i = run->points.first[idx];
+         i < run->points.first[idx + 1] && *done && status == EP_OK; i++) {
+        status = is_done(ctx, session, run->points.members[i], visit, done);
+    }
+    return status;
+}
+
 int64_t ep_comm_sweep_most_ranks(const struct ep_comm_sweep *s)
 {
     int64_t most = 0;
@@ -542,7 +591,7 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
     EP_TRY(ep_comm_agree(session->world, ep_comm_table_create(&run.table)));
     ep_comm_style_tell(session, &s->options, s->cases, s->num_cases);
     EP_TRY(ep_session_measure_null(session));
-    const struct ep_comm_visits visits = {
+    struct ep_comm_visits visits = {
         .name = "comm",
         .cases = s->cases,
         .num_cases = s->num_cases,
@@ -555,12 +604,24 @@ enum ep_status ep_comm_sweep_run(struct ep_comm_sweep *s, struct ep_session *ses
         .visit = visit_one,
         .ctx = &run,
     };
+    if (o->limits) {
+        EP_TRY(ep_comm_agree(session->world, ep_limits_table_create(&run.limits)));
+        EP_TRY(ep_comm_agree(session->world, ep_limits_points_init(s->cases, s->num_cases, &run.points)));
+        visits.cases = run.points.points;
+        visits.num_cases = run.points.num;
+        visits.is_done = is_point_done;
+        visits.visit = visit_point;
+    }
     EP_TRY(ep_comm_visits_run(&visits, session));
     if (ep_comm_is_root(session->world) && !o->quiet) {
-        status = ep_comm_table_print(run.table, session->null_cadence_s, stdout);
+        status = o->limits ? ep_limits_table_print(run.limits, session->options.pages == EP_PAGES_THP,
+                                                   stdout)
+                           : ep_comm_table_print(run.table, session->null_cadence_s, stdout);
     }
     EP_TRY(ep_comm_agree(session->world, status));
 out:
     ep_comm_table_destroy(run.table);
+    ep_limits_table_destroy(run.limits);
+    ep_limits_points_fini(&run.points);
     return status;
 }

@@ -21,6 +21,7 @@ struct ep_comm_options {
     struct ep_capacity_options capacity;
     bool cold;
     bool no_check;
+    bool limits;        /* transports in turns, beside bounds */
     int64_t num_visits; /* of each case */
     int64_t max_samples, warmup;
     double case_s;      /* time of one visit of one case, both operations */

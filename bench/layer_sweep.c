@@ -94,6 +94,7 @@ static enum ep_status check_options(const struct ep_layer_options *o)
     } refused[] = {
         {"--op", o->comm.ops != NULL, "a layer dispatches and combines"},
         {"--bare", o->comm.bare_s > 0, "it is for epbench comm"},
+        {"--limits", o->comm.limits, "it is for epbench comm"},
         {"--overlap with --tp", o->overlap != NULL && o->tp > 1,
          "the sums of slices are not cut into chunks"},
         {"--transport null", o->comm.transport != NULL && strstr(o->comm.transport, "null") != NULL,

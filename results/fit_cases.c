@@ -70,7 +70,8 @@ static enum ep_status collect_entries(const struct ep_records *records, struct e
     for (int64_t i = 0; i < records->num && status == EP_OK; i++) {
         const struct ep_record *r = &records->items[i];
         num_links += r->kind == EP_RECORD_LINKS;
-        if (r->kind != EP_RECORD_COMM || strcmp(r->transport, "null") == 0) {
+        if (r->kind != EP_RECORD_COMM || strcmp(r->transport, "null") == 0 ||
+            strncmp(r->transport, "bound-", 6) == 0) { /* nothing moves between ranks */
             continue;
         }
         if (r->verified == 0) {

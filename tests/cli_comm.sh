@@ -127,6 +127,25 @@ status=0
 timeout 60 $EPBENCH_LAUNCHER -n 3 "$EPBENCH" comm --skew hot:x >out 2>err || status=$?
 [ $status = 2 ] || fail "a bad skew on three ranks gave $status"
 
+# Transports in turns beside bounds: a record of each, bounds among them, and what it came to.
+ranks 2 comm --model mixtral-8x7b --hidden 64 --tokens 4,9 --transport shm,alltoallv --limits --visits 2 \
+    --case-time 0.2s -o limits >out 2>err || fail "limits failed"
+# 2 points x 2 visits x (2 transports x 2 operations + 2 copies + 1 sum)
+[ "$(wc -l <limits/records.jsonl)" = 28 ] || fail "expected 28 records of limits"
+[ "$(grep -c '"verified":true' limits/records.jsonl)" = 16 ] || fail "not all of limits was verified"
+grep '"transport":"shm"' limits/records.jsonl | grep '"op":"combine"' | head -n 1 |
+    grep -q '"bound_s":[0-9.e-]*,"bound_name":"bound-sum"' || fail "a record has no bound"
+grep -q '^shm dispatch over alltoallv: geometric mean [0-9.]* (asked 4.0: ' out || fail "no verdict"
+"$EPBENCH" fit limits >out 2>err || fail "fit does not take a run with limits"
+grep -q 'bound-' out && fail "fit fits bounds"
+for bad in "--cold" "--algorithm linear"; do
+    status=0
+    # shellcheck disable=SC2086
+    "$EPBENCH" comm -n 2 --limits $bad -o refused >out 2>err || status=$?
+    [ $status = 2 ] && grep -q -- "--limits with $bad" err || fail "--limits $bad gave $status"
+done
+[ ! -e refused ] || fail "refused limits wrote something"
+
 # Ranks that were started with other options are told which.
 status=0
 timeout 60 $EPBENCH_LAUNCHER -n 1 "$EPBENCH" comm --tokens 8 -o apart : -n 1 "$EPBENCH" comm --tokens 16 -o apart \
