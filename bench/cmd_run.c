@@ -5,6 +5,7 @@
 #include "bench/bare.h"
 #include "bench/comm_sweep.h"
 #include "bench/kernels_suite.h"
+#include "bench/layer_sweep.h"
 #include "bench/links_sweep.h"
 #include "bench/profiles.h"
 #include "bench/repeat.h"
@@ -29,10 +30,11 @@ struct input {
     struct ep_run resumed; /* run.json of --resume */
 };
 
-/* What the stages share. The comm sweeps are made first: what cannot be is told before it is waited for. */
+/* What the stages share. The sweeps are made first: what cannot be is told before it is waited for. */
 struct suite {
     const struct ep_profile *profile;
     struct ep_comm_sweep *sweeps[MAX_SWEEPS]; /* NULL where the profile has none */
+    struct ep_layer_sweep *layer;
 };
 
 static enum ep_status check_options(const struct input *input)
@@ -175,10 +177,21 @@ out:
     return status;
 }
 
+/* On all ranks, whatever --ranks says: that is of dispatch and combine. */
+static enum ep_status run_layer(struct ep_session *s, const struct suite *suite)
+{
+    return ep_layer_sweep_run(suite->layer, s);
+}
+
 /* The profile's sweeps on the ranks that were asked for. */
 static enum ep_status create_sweeps(struct input *input, struct suite *suite)
 {
     enum ep_status status = EP_OK;
+    struct ep_layer_options layer = suite->profile->layer;
+    layer.comm.layer = -1;
+    layer.tp = 1;
+    layer.dp = 1;
+    EP_TRY(ep_layer_sweep_create(&layer, &suite->layer));
     for (int i = 0; i < MAX_SWEEPS; i++) {
         struct ep_comm_options comm = suite->profile->comm[i];
         comm.layer = -1; /* profiles name none */
@@ -198,19 +211,22 @@ static void destroy_sweeps(struct suite *suite)
     for (int i = 0; i < MAX_SWEEPS; i++) {
         ep_comm_sweep_destroy(suite->sweeps[i]);
     }
+    ep_layer_sweep_destroy(suite->layer);
 }
 
 /* The measuring stages, in order. */
 static const struct {
     const char *name;
     enum ep_status (*run)(struct ep_session *session, const struct suite *suite);
-    int kind; /* of its records; -1: none */
+    int kind;          /* of its records; -1: none */
+    bool knows_visits; /* of a resumed run: measures those that are not there */
 } stages[] = {
-    {"topo", run_topo, -1},
-    {"links", run_links, EP_RECORD_LINKS},
-    {"kernels", run_kernels, EP_RECORD_KERNELS},
-    {"bare", run_bare, EP_RECORD_COMM},
-    {"comm", run_comm, EP_RECORD_COMM}, /* it knows which visits are there */
+    {"topo", run_topo, -1, false},
+    {"links", run_links, EP_RECORD_LINKS, false},
+    {"kernels", run_kernels, EP_RECORD_KERNELS, false},
+    {"bare", run_bare, EP_RECORD_COMM, false},
+    {"comm", run_comm, EP_RECORD_COMM, true},
+    {"layer", run_layer, EP_RECORD_LAYER, true},
 };
 
 /* After MPI has ended, on one process: what needs nothing but the records. */
@@ -247,7 +263,8 @@ static enum ep_status write_reports(char *directory, enum ep_status status)
 static bool is_past(const struct ep_session *session, size_t stage)
 {
     bool past = false;
-    for (size_t i = stage + 1; stages[stage].kind >= 0 && i < sizeof stages / sizeof stages[0]; i++) {
+    const bool can_be = stages[stage].kind >= 0 && !stages[stage].knows_visits;
+    for (size_t i = stage + 1; can_be && i < sizeof stages / sizeof stages[0]; i++) {
         past = past || (session->done_kinds & 1U << stages[i].kind) != 0;
     }
     return past;
@@ -261,6 +278,7 @@ static enum ep_status measure(struct ep_session *session, const struct suite *su
             EP_TRY(ep_comm_sweep_prepare(suite->sweeps[i], session));
         }
     }
+    EP_TRY(ep_layer_sweep_prepare(suite->layer, session));
     const double start_s = ep_comm_now_s();
     for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
         bool interrupted = false;

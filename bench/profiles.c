@@ -16,6 +16,10 @@ static const struct ep_profile profiles[] = {
         .comm = {{.tokens = "8,64,256", .hidden = "256", .experts = "64", .top_k = "2",
                   .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 2,
                   .warmup = 2, .case_s = 0.05, .budget_s = 120, .quiet = true}},
+        .layer = {.comm = {.tokens = "8", .hidden = "256", .experts = "16", .top_k = "2",
+                           .skew = "uniform", .num_visits = 2, .warmup = 2, .case_s = 0.05,
+                           .budget_s = 20},
+                  .ffn = 128},
     },
     {
         .name = "quick",
@@ -26,6 +30,10 @@ static const struct ep_profile profiles[] = {
         .comm = {{.tokens = "64,512,2048", .hidden = "2048", .experts = "64", .top_k = "2,4",
                   .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 2,
                   .warmup = 3, .case_s = 1, .budget_s = 70, .quiet = true}},
+        .layer = {.comm = {.tokens = "64", .hidden = "1024", .experts = "16", .top_k = "2",
+                           .skew = "uniform,khot:1:0.9", .num_visits = 2, .warmup = 3, .case_s = 1,
+                           .budget_s = 8},
+                  .ffn = 512},
     },
     {
         .name = "standard",
@@ -40,6 +48,10 @@ static const struct ep_profile profiles[] = {
                  {.tokens = "1,4,16,64,128", .hidden = "2048", .experts = "64", .top_k = "2,8",
                   .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 3,
                   .warmup = 10, .case_s = 0.5, .budget_s = 120, .quiet = true}},
+        .layer = {.comm = {.tokens = "16,256,1024", .hidden = "2048", .experts = "16", .top_k = "2",
+                           .skew = "uniform,zipf:1.0,khot:1:0.9", .num_visits = 3, .warmup = 3,
+                           .case_s = 3, .budget_s = 90},
+                  .ffn = 1408},
     },
     {
         .name = "full",
@@ -55,6 +67,11 @@ static const struct ep_profile profiles[] = {
                  {.tokens = "1,2,4,8,16,32,64,128", .hidden = "2048,7168", .experts = "64",
                   .top_k = "2,8", .skew = SKEWS, .transport = "alltoall,alltoallv,alltoallv-dedup",
                   .num_visits = 4, .warmup = 10, .case_s = 1, .budget_s = 1200, .quiet = true}},
+        .layer = {.comm = {.tokens = "1,16,64,256,1024,4096", .hidden = "2048", .experts = "64",
+                           .top_k = "2,8", .skew = "uniform,zipf:1.0,khot:1:0.9,trace:sample",
+                           .transport = "alltoallv,alltoallv-dedup", .num_visits = 3, .warmup = 3,
+                           .case_s = 6, .budget_s = 1200},
+                  .ffn = 1408, .shared_ffn = 2816},
     },
 };
 

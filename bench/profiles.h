@@ -3,7 +3,7 @@
 #ifndef EP_BENCH_PROFILES_H
 #define EP_BENCH_PROFILES_H
 
-#include "bench/comm_sweep.h"
+#include "bench/layer_sweep.h"
 
 /** One profile. Times are budgets; what does not fit is skipped and listed. */
 struct ep_profile {
@@ -13,6 +13,7 @@ struct ep_profile {
     double kernels_s;
     double bare_s; /* the exchange phase against a bare call */
     struct ep_comm_options comm[2]; /* sweeps in turn; budget_s 0 = no second sweep */
+    struct ep_layer_options layer;
 };
 
 /** By name; EP_EINVAL lists the names. */

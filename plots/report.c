@@ -237,7 +237,7 @@ static const struct {
     const char *name;
 } sections[] = {
     {"summary", "Summary"}, {"figures", "Figures"},   {"doubts", "What not to trust"},
-    {"fit", "Fit"},         {"links", "Links"},       {"kernels", "Kernels"},
+    {"fit", "Fit"},         {"layer", "The layer"},   {"links", "Links"},       {"kernels", "Kernels"},
     {"harness", "Harness"}, {"machine", "Machine"},   {"runs", "What was run"},
     {"words", "Words"},
 };
@@ -273,6 +273,7 @@ enum ep_status ep_report_make(const struct ep_report_input *in, char **text, siz
     EP_TRY(ep_report_put_figures(in, &html));
     ep_report_put_doubts(in, &html);
     ep_report_put_fit(in, &html);
+    EP_TRY(ep_report_put_layer(in, &html));
     EP_TRY(ep_report_put_links(in, &html));
     EP_TRY(ep_report_put_kernels(in, &html));
     ep_report_put_harness(in, &html);

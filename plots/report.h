@@ -47,6 +47,8 @@ void ep_report_put_machine(const struct ep_report_input *input, struct ep_html *
 EP_MUST_CHECK enum ep_status ep_report_put_links(const struct ep_report_input *input,
                                                  struct ep_html *html);
 void ep_report_put_fit(const struct ep_report_input *input, struct ep_html *html);
+EP_MUST_CHECK enum ep_status ep_report_put_layer(const struct ep_report_input *input,
+                                                 struct ep_html *html);
 EP_MUST_CHECK enum ep_status ep_report_put_kernels(const struct ep_report_input *input,
                                                    struct ep_html *html);
 void ep_report_put_harness(const struct ep_report_input *input, struct ep_html *html);

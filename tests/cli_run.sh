@@ -16,7 +16,7 @@ done
 [ "$(ls run/plots/*.svg | wc -l)" -ge 5 ] || fail "fewer than 5 figures"
 grep -q '^report: run/report.html' out || fail "the path of the report is not printed"
 grep -q 'a bare\|bare call' out || fail "the comparison with a bare call is not printed"
-for kind in comm links kernels; do
+for kind in comm links kernels layer; do
     grep -q "\"kind\":\"$kind\"" run/records.jsonl || fail "no $kind record"
 done
 grep -q '"verified":false' run/records.jsonl && fail "a record is wrong"
@@ -43,7 +43,7 @@ twice() { # visits of one case under one number
 grep '"kind":"links"' run/records.jsonl | head -n 3 >some
 cat some >run/records.jsonl
 smoke --resume run -n 2 >out 2>err || fail "resume of a cut stage failed"
-for stage in links kernels bare comm; do
+for stage in links kernels bare comm layer; do
     grep -q "^$stage: [0-9]" err || fail "resume left out $stage"
 done
 [ -z "$(twice)" ] || fail "resume of links took a visit twice: $(twice)"

@@ -315,12 +315,69 @@ static void test_page(void **state)
     free(text);
 }
 
+/* --- the layer ------------------------------------------------------------------------------- */
+
+static void make_layer(struct ep_record *r, int64_t ranks, double straggler, double efficiency)
+{
+    ep_record_init(r, EP_RECORD_LAYER);
+    CHECK_OK(ep_record_set_text(&r->case_name, "layer/P%d", (int)ranks));
+    CHECK_OK(ep_record_set_text(&r->transport, "shm"));
+    CHECK_OK(ep_record_set_text(&r->skew, "khot:1:0.9"));
+    r->ranks = ranks;
+    r->tokens = 64;
+    r->median_s = 2e-3;
+    r->straggler = straggler;
+    r->efficiency = efficiency;
+    r->verified = 1;
+}
+
+/* Two visits of one case, medians 2.00 and 75 % (the second knows none); one rank alone is no row, nor is
+ * a wrong layer. */
+static void test_layer(void **state)
+{
+    (void)state;
+    struct ep_record items[4];
+    make_layer(&items[0], 2, 1.5, 0.75);
+    make_layer(&items[1], 1, 1, NAN);
+    make_layer(&items[2], 2, 2.5, NAN);
+    make_layer(&items[3], 3, 9, 0.1);
+    items[3].verified = 0;
+    const struct ep_records records = {.items = items, .num = 4};
+    const struct ep_report_input input = {.records = &records};
+    struct ep_html html;
+    char *text = NULL;
+    size_t length = 0;
+    CHECK_OK(ep_html_init(&html));
+    CHECK_OK(ep_report_put_layer(&input, &html));
+    CHECK_OK(ep_html_finish(&html, &text, &length));
+    assert_non_null(strstr(text, "khot:1:0.9"));
+    assert_non_null(strstr(text, ">2.00<"));
+    assert_non_null(strstr(text, ">75.0<"));
+    assert_null(strstr(text, ">9.00<"));
+    int rows = 0;
+    for (const char *at = text; (at = strstr(at, "<tr")) != NULL; at++) {
+        rows++;
+    }
+    assert_int_equal(rows, 2); /* the head and the case */
+    free(text);
+    const struct ep_report_input none = {.records = &(const struct ep_records){.num = 0}};
+    CHECK_OK(ep_html_init(&html));
+    CHECK_OK(ep_report_put_layer(&none, &html));
+    CHECK_OK(ep_html_finish(&html, &text, &length));
+    assert_non_null(strstr(text, "No layer was measured"));
+    free(text);
+    for (int i = 0; i < 4; i++) {
+        ep_record_fini(&items[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_escaping),       cmocka_unit_test(test_table),
         cmocka_unit_test(test_svg_is_inlined), cmocka_unit_test(test_svg_is_refused),
         cmocka_unit_test(test_facts),          cmocka_unit_test(test_page),
+        cmocka_unit_test(test_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
