@@ -29,10 +29,10 @@ static const struct ep_profile profiles[] = {
         .bare_s = 12,
         .comm = {{.tokens = "64,512,2048", .hidden = "2048", .experts = "64", .top_k = "2,4",
                   .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 2,
-                  .warmup = 3, .case_s = 1, .budget_s = 70, .quiet = true}},
+                  .warmup = 3, .case_s = 1, .budget_s = 64, .quiet = true}},
         .layer = {.comm = {.tokens = "64", .hidden = "1024", .experts = "16", .top_k = "2",
-                           .skew = "uniform,khot:1:0.9", .num_visits = 2, .warmup = 3, .case_s = 1,
-                           .budget_s = 8},
+                           .skew = "uniform,khot:1:0.9", .num_visits = 2, .warmup = 3, .case_s = 0.8,
+                           .budget_s = 6},
                   .ffn = 512},
     },
     {
