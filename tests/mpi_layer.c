@@ -166,7 +166,7 @@ static enum ep_status run_first(void *state)
     const int64_t num = l->rows.num_experts;
     memset(l->num_rows, 0, (size_t)num * sizeof *l->num_rows);
     l->num_rows[0] = l->rows.start[num];
-    return ep_ffn_run(l->experts, l->num_rows, l->rows.rows, l->outputs);
+    return ep_layer_run_experts(l, l->num_rows, &l->rows);
 }
 
 /* Each fault on rank 0 alone. */
