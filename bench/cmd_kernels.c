@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "bench/gbench_shim.h"
 #include "bench/kernels_cases.h"
+#include "bench/kernels_ffn.h"
 #include "bench/kernels_gate.h"
 #include "bench/kernels_suite.h"
 #include "bench/kernels_table.h"
@@ -30,6 +31,7 @@ enum {
     KEY_BACKENDS,
     KEY_TABLE,
     KEY_GATE_TABLE,
+    KEY_FFN_TABLE,
     KEY_ROW_TIME,
     KEY_MIN_SAMPLES,
     KEY_JSON,
@@ -38,7 +40,8 @@ enum {
 
 static const struct argp_option options[] = {
     {"model", KEY_MODEL, "NAME,...", 0,
-     "expert shapes from the model zoo (default deepseek-v3; with --gemm-table also mixtral-8x7b)",
+     "expert shapes from the model zoo (default deepseek-v3; with --gemm-table also mixtral-8x7b, "
+     "with --ffn-table also deepseek-v2-lite and qwen3-30b-a3b)",
      1},
     {"models", 0, NULL, OPTION_ALIAS, NULL, 1},
     {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own, in place of the zoo", 1},
@@ -53,6 +56,9 @@ static const struct argp_option options[] = {
      "compare back ends under measured peaks, interleaved, on all ranks at once", 2},
     {"gate-table", KEY_GATE_TABLE, NULL, 0,
      "time routers on cold logits against one read of them, interleaved, on all ranks at once", 2},
+    {"ffn-table", KEY_FFN_TABLE, NULL, 0,
+     "time grouped expert FFNs against their GEMMs one by one and against reading their weights, "
+     "interleaved, on all ranks at once", 2},
     {"suite", KEY_SUITE, "quick|standard", 0,
      "what `epbench run` measures: peaks, streams and the comparison", 2},
     {"row-time", KEY_ROW_TIME, "TIME", 0, "time for a row of the table (default 800ms)", 2},
@@ -69,7 +75,7 @@ struct input {
     int64_t token_values[EP_KERNELS_MAX_LIST];
     enum ep_dtype dtype_values[EP_KERNELS_MAX_LIST];
     int64_t hidden, ffn;
-    bool plain, table, gate_table;
+    bool plain, table, gate_table, ffn_table;
     const char *model_file; /* NULL = the zoo */
     const char *json;
     const char *suite; /* NULL, "quick", "standard" */
@@ -125,6 +131,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_GATE_TABLE:
         input->gate_table = true;
         break;
+    case KEY_FFN_TABLE:
+        input->ffn_table = true;
+        break;
     case KEY_ROW_TIME:
         status = ep_parse_time(arg, "--row-time", &input->grid.row_budget_s);
         break;
@@ -149,8 +158,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static enum ep_status choose_shapes(struct input *input)
 {
     enum ep_status status = EP_OK;
-    static const char *const defaults[] = {"deepseek-v3", "mixtral-8x7b"};
-    const int64_t num = input->models.num > 0 ? input->models.num : input->table ? 2 : 1;
+    static const char *const defaults[] = {"deepseek-v3", "mixtral-8x7b", "deepseek-v2-lite",
+                                           "qwen3-30b-a3b"};
+    const int64_t num_defaults = input->ffn_table ? 4 : input->table ? 2 : 1;
+    const int64_t num = input->models.num > 0 ? input->models.num : num_defaults;
     input->grid.shapes = input->shapes;
     if ((input->hidden > 0) != (input->ffn > 0) || (input->plain && input->ffn == 0)) {
         return ep_error_set(EP_EINVAL, "a custom expert needs both --hidden and --ffn");
@@ -184,9 +195,16 @@ static enum ep_status choose_grid(struct input *input)
 {
     enum ep_status status = EP_OK;
     static const int64_t few_tokens[] = {1, 8, 64};
+    static const int64_t ffn_tokens[] = {1, 2, 4, 8, 32, 128};
+    static const char *const ffn_backends[] = {"default"};
     struct ep_kernels_grid *grid = &input->grid;
     EP_TRY(choose_shapes(input));
-    if (!input->table) {
+    if (input->ffn_table) {
+        grid->tokens = ffn_tokens;
+        grid->num_tokens = sizeof ffn_tokens / sizeof *ffn_tokens;
+        grid->backends = ffn_backends;
+        grid->num_backends = 1;
+    } else if (!input->table) {
         grid->tokens = few_tokens;
         grid->num_tokens = sizeof few_tokens / sizeof *few_tokens;
     }
@@ -222,12 +240,15 @@ static enum ep_status choose_grid(struct input *input)
         status = ep_error_set(EP_EINVAL, "--threads %" PRId64 ": GEMMs run one thread per rank; "
                                          "start more ranks instead", input->session.threads);
     }
-    if (input->json != NULL && !input->table && !input->gate_table) {
-        status = ep_error_set(EP_EINVAL, "--json belongs to --gemm-table and --gate-table; for "
-                                         "single benchmarks use --benchmark_format=json");
+    const int num_tables = input->table + input->gate_table + input->ffn_table;
+    if (input->json != NULL && num_tables == 0) {
+        status = ep_error_set(EP_EINVAL,
+                              "--json belongs to --gemm-table, --ffn-table and --gate-table; for "
+                              "single benchmarks use --benchmark_format=json");
     }
-    if (input->table && input->gate_table) {
-        status = ep_error_set(EP_EINVAL, "--gemm-table and --gate-table exclude each other");
+    if (num_tables > 1) {
+        status = ep_error_set(EP_EINVAL,
+                              "--gemm-table, --ffn-table and --gate-table exclude each other");
     }
 out:
     return status;
@@ -248,7 +269,8 @@ static enum ep_status run_table(struct input *input, struct ep_session *session)
     EP_TRY(ep_comm_agree(session->world, status));
     EP_TRY(input->gate_table
                ? ep_kernels_gate_run(session, input->grid.cold_caches, out, rows, &num_short)
-               : ep_kernels_table_run(session, &input->grid, out, rows, &num_short));
+           : input->ffn_table ? ep_kernels_ffn_run(session, &input->grid, out, rows, &num_short)
+                              : ep_kernels_table_run(session, &input->grid, out, rows, &num_short));
     if (root) {
         fprintf(out, "\n%" PRId64 " rows short of what is asked\n", num_short);
         status = rows != NULL ? ep_json_save(input->json, rows) : EP_OK;
@@ -329,7 +351,8 @@ enum ep_status ep_cmd_kernels(int argc, char **argv)
         int64_t num_short = 0;
         EP_TRY(ep_kernels_suite_run(session, is_quick, is_quick ? 30 : 600, stdout, &num_short));
     } else {
-        EP_TRY(input.table || input.gate_table ? run_table(&input, session) : run_cases(&input, session, bench));
+        const bool has_table = input.table || input.gate_table || input.ffn_table;
+        EP_TRY(has_table ? run_table(&input, session) : run_cases(&input, session, bench));
     }
     if (session->writes && ep_comm_is_root(session->world)) {
         fprintf(stderr, "records: %s\n", session->dir.path);

@@ -3,8 +3,11 @@
 #include "bench/kernels_report.h"
 
 #include "base/json.h"
+#include "base/stats.h"
+#include "bench/kernels_table.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 static const double asked_of_best = 0.95;
@@ -15,6 +18,27 @@ static const struct {
     const char *name;
     double asked;
 } rules[] = {{64, "peak", 0.9}, {8, "roofline", 0.7}, {1, "read", 0.75}};
+
+double ep_kernels_median_of(const double *values, int num)
+{
+    double sorted[EP_KERNELS_MAX_SAMPLES] = {0};
+    memcpy(sorted, values, (size_t)num * sizeof *sorted);
+    ep_stats_sort(sorted, num);
+    return ep_stats_median_sorted(sorted, num);
+}
+
+struct ep_kernels_share ep_kernels_share_of(const double *values, const double *others, int num)
+{
+    double ratios[EP_KERNELS_MAX_SAMPLES] = {0};
+    struct ep_kernels_share share = {.low = -INFINITY, .high = INFINITY};
+    for (int i = 0; i < num; i++) {
+        ratios[i] = values[i] / others[i];
+    }
+    ep_stats_sort(ratios, num);
+    share.median = ep_stats_median_sorted(ratios, num);
+    (void)ep_stats_median_interval_sorted(ratios, num, 0.95, &share.low, &share.high);
+    return share;
+}
 
 struct ep_kernels_rule ep_kernels_row_rule(const struct ep_kernels_row *row)
 {

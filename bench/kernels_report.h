@@ -22,6 +22,12 @@ struct ep_kernels_share {
     double high;
 };
 
+/** Median of up to EP_KERNELS_MAX_SAMPLES values. */
+double ep_kernels_median_of(const double *values, int num);
+
+/** Median of values[i] / others[i], both of one repetition, so that drift cancels; 95 % interval. */
+struct ep_kernels_share ep_kernels_share_of(const double *values, const double *others, int num);
+
 /** Medians per rank, of the slowest rank in each repetition; shares are medians of the ratios within
  *  one repetition, of the default back end. */
 struct ep_kernels_row {

@@ -187,28 +187,6 @@ out:
     return status;
 }
 
-static double median_of(const double *values, int num)
-{
-    double sorted[MAX_SAMPLES] = {0};
-    memcpy(sorted, values, (size_t)num * sizeof *sorted);
-    ep_stats_sort(sorted, num);
-    return ep_stats_median_sorted(sorted, num);
-}
-
-/* Median of values[i] / others[i], both of one repetition, so that drift cancels; 95 % interval. */
-static struct ep_kernels_share share_of(const double *values, const double *others, int num)
-{
-    double ratios[MAX_SAMPLES] = {0};
-    struct ep_kernels_share share = {.low = -INFINITY, .high = INFINITY};
-    for (int i = 0; i < num; i++) {
-        ratios[i] = values[i] / others[i];
-    }
-    ep_stats_sort(ratios, num);
-    share.median = ep_stats_median_sorted(ratios, num);
-    (void)ep_stats_median_interval_sorted(ratios, num, 0.95, &share.low, &share.high);
-    return share;
-}
-
 static void evaluate_shares(const struct block *block, const struct samples *samples,
                             struct ep_kernels_row *row)
 {
@@ -223,21 +201,21 @@ static void evaluate_shares(const struct block *block, const struct samples *sam
         bound_s[i] = fmax(compute_s[i], row->bytes * samples->max_s[1][i] * read_s_per_byte);
     }
     const double *own_s = samples->max_s[2 + block->default_idx];
-    row->peak_flops_per_s = row->flops / median_of(compute_s, num);
-    row->weights_s = median_of(weights_s, num);
+    row->peak_flops_per_s = row->flops / ep_kernels_median_of(compute_s, num);
+    row->weights_s = ep_kernels_median_of(weights_s, num);
     row->read_bytes_per_s = row->weight_bytes / row->weights_s;
-    row->bound_s = median_of(bound_s, num);
-    row->of_peak = share_of(compute_s, own_s, num);
-    row->of_roofline = share_of(bound_s, own_s, num);
-    row->of_read = share_of(weights_s, own_s, num);
+    row->bound_s = ep_kernels_median_of(bound_s, num);
+    row->of_peak = ep_kernels_share_of(compute_s, own_s, num);
+    row->of_roofline = ep_kernels_share_of(bound_s, own_s, num);
+    row->of_read = ep_kernels_share_of(weights_s, own_s, num);
     row->peak_of_best =
-        block->peaks->least_s[block->dtype] / median_of(samples->max_s[0], num);
+        block->peaks->least_s[block->dtype] / ep_kernels_median_of(samples->max_s[0], num);
     row->of_best = (struct ep_kernels_share){1.0, 1.0, 1.0};
     for (int b = 0; b < block->num_backends; b++) {
         const double *other_s = samples->max_s[2 + b];
-        const struct ep_kernels_share share = share_of(other_s, own_s, num);
+        const struct ep_kernels_share share = ep_kernels_share_of(other_s, own_s, num);
         row->backends[b] = block->sets[b]->key.backend->name;
-        row->median_s[b] = median_of(other_s, num);
+        row->median_s[b] = ep_kernels_median_of(other_s, num);
         if (b != block->default_idx && share.median < row->of_best.median) {
             row->of_best = share;
         }
@@ -304,7 +282,7 @@ static enum ep_status add_samples(struct block *block, struct samples *samples, 
     struct ep_harness_result result = {.num = samples->num,
                                        .samples_s = samples->max_s[c],
                                        .local_s = samples->local_s[c],
-                                       .local_median_s = median_of(samples->local_s[c],
+                                       .local_median_s = ep_kernels_median_of(samples->local_s[c],
                                                                    samples->num),
                                        .warmup_s = NAN,
                                        .stop = EP_STOP_BUDGET};

@@ -125,6 +125,11 @@ void ep_ffn_destroy(struct ep_ffn *ffn)
     }
 }
 
+const struct ep_gemm_packed *ep_ffn_gemm(const struct ep_ffn *ffn, int which)
+{
+    return which == 0 ? &ffn->w13 : &ffn->w2;
+}
+
 static enum ep_status check_rows(const struct ep_ffn *ffn, const int64_t *num_rows)
 {
     int64_t rows = 0;

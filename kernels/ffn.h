@@ -51,6 +51,9 @@ EP_MUST_CHECK enum ep_status ep_ffn_run(struct ep_ffn *ffn, const int64_t *num_r
                                         float *y);
 void ep_ffn_destroy(struct ep_ffn *ffn);
 
+/** Its packed matrices: gate and up (which = 0), or down (1). Borrowed; to call its GEMMs one by one. */
+const struct ep_gemm_packed *ep_ffn_gemm(const struct ep_ffn *ffn, int which);
+
 /** Make `ffn` able to run backward: pack the transposed matrices (as much memory as forward) and make
  *  workspaces. Once per `ffn`.
  *  w13, w2    as given to ep_ffn_create; they must outlive `ffn`

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside the expert FFN: activations of whole rows, and their derivatives. */
+/* Activations of whole rows of the expert FFN, and their derivatives. */
 #ifndef EP_KERNELS_FFN_ACTIVATION_H
 #define EP_KERNELS_FFN_ACTIVATION_H
 

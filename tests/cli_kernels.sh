@@ -89,3 +89,15 @@ is_json gates.json '['
 grep -q 'sigmoid-group .* 256 ' gates.txt
 grep -q 'rows short of what is asked' gates.txt
 fails 2 "exclude each other" --gate-table --gemm-table
+
+# FFNs: 2 dtypes x 2 token counts x 2 loads; a row for the grouped call and one for its GEMMs one by one.
+# 256 tiny experts; skewed, those 0 to 255 that are not 3 modulo 4 and get one of 256 x 1 - 128 rows.
+"$EPBENCH" kernels -n 2 --ffn-table $tiny --row-time 1ms --min-samples 3 -o ffns --json ffns.json \
+    >ffns.txt
+[ "$(grep -c '^ *[13] *\(equal\|skewed\)' ffns.txt)" = 8 ]
+is_json ffns.json '['
+[ "$(grep -c '"of_bound":' ffns.json)" = 8 ]
+grep -q '"active": *129' ffns.json # expert 0, and 128 of the 191 others
+[ "$(grep -c '"kernel": *"ffn-swiglu-grouped"' ffns/records.jsonl)" = 8 ]
+[ "$(grep -c '"kernel": *"ffn-swiglu-single"' ffns/records.jsonl)" = 8 ]
+fails 2 "exclude each other" --ffn-table --gemm-table
