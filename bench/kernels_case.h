@@ -75,6 +75,7 @@ struct ep_kernels_case {
 
 extern const struct ep_kernels_kind ep_kernels_gemm_kind;
 extern const struct ep_kernels_kind ep_kernels_ffn_kind;
+extern const struct ep_kernels_kind ep_kernels_ffn_backward_kind;
 extern const struct ep_kernels_kind ep_kernels_permute_kind;
 extern const struct ep_kernels_kind ep_kernels_route_kind;
 extern const struct ep_kernels_kind ep_kernels_peak_kind;

@@ -61,15 +61,18 @@ static enum ep_status run(void *ctx)
     return is_active(one) ? one->kind->run(one) : EP_OK;
 }
 
+static bool is_cold(const struct ep_kernels_case *one)
+{
+    return one->kind == &ep_kernels_gemm_kind || one->kind == &ep_kernels_ffn_kind ||
+           one->kind == &ep_kernels_ffn_backward_kind;
+}
+
 static enum ep_status fill_record(const struct ep_kernels_case *one, double begin_s,
                                   struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     EP_TRY(ep_record_set_text(&record->case_name, "kernels/%s", one->name));
-    EP_TRY(ep_record_set_text(&record->buffers, one->kind == &ep_kernels_gemm_kind ||
-                                                        one->kind == &ep_kernels_ffn_kind
-                                                    ? "cold"
-                                                    : "warm"));
+    EP_TRY(ep_record_set_text(&record->buffers, is_cold(one) ? "cold" : "warm"));
     EP_TRY(ep_record_set_text(&record->pages, "thp"));
     EP_TRY(ep_record_set_text(&record->cadence, "barrier"));
     EP_TRY(ep_record_set_text(&record->stop_reason, "fixed"));
@@ -219,7 +222,8 @@ static enum ep_status add_gemms(struct ep_kernels_cases *cases, struct ep_kernel
     return EP_OK;
 }
 
-static enum ep_status add_ffns(struct ep_kernels_cases *cases, struct ep_kernels_case *like)
+static enum ep_status add_ffns(struct ep_kernels_cases *cases, struct ep_kernels_case *like,
+                               bool is_backward)
 {
     const struct ep_kernels_grid *grid = cases->grid;
     char key[160];
@@ -231,17 +235,20 @@ static enum ep_status add_ffns(struct ep_kernels_cases *cases, struct ep_kernels
     /* cold: the experts of one call together pass the caches; two at least, since it is grouped */
     const double expert_bytes = ep_ffn_bytes(&shape, 1, 0);
     const int64_t num = (int64_t)((double)ep_kernels_cold_bytes(cases->session, cases->grid->cold_caches) / expert_bytes);
-    like->kind = &ep_kernels_ffn_kind;
+    like->kind = is_backward ? &ep_kernels_ffn_backward_kind : &ep_kernels_ffn_kind;
     like->num_experts = num < 2 ? 2 : num > 64 ? 64 : num;
     shape.num_groups = like->num_experts;
-    snprintf(key, sizeof key, "ffn/%s/%s/%s/experts:%" PRId64, like->backend->name,
+    snprintf(key, sizeof key, "%s/%s/%s/%s/experts:%" PRId64,
+             is_backward ? "ffn-backward" : "ffn", like->backend->name,
              ep_dtype_name(like->dtype), like->shape->model, like->num_experts);
     for (int64_t t = 0; t < grid->num_tokens; t++) {
         char name[192];
         like->tokens = grid->tokens[t];
-        like->flops = ep_ffn_flops(&shape, like->tokens * like->num_experts);
-        like->bytes =
-            ep_ffn_bytes(&shape, like->num_experts, like->tokens * like->num_experts);
+        const int64_t rows = like->tokens * like->num_experts;
+        like->flops = is_backward ? ep_ffn_backward_flops(&shape, rows, false)
+                                  : ep_ffn_flops(&shape, rows);
+        like->bytes = is_backward ? ep_ffn_backward_bytes(&shape, like->num_experts, rows, false)
+                                  : ep_ffn_bytes(&shape, like->num_experts, rows);
         snprintf(name, sizeof name, "%s/tokens:%" PRId64, key, like->tokens);
         const enum ep_status status = add_cases(cases, like, key, name);
         if (status != EP_OK) {
@@ -361,7 +368,8 @@ static enum ep_status add_backends(struct ep_kernels_cases *cases,
         }
         EP_TRY(found);
         EP_TRY(add_gemms(cases, &like));
-        EP_TRY(add_ffns(cases, &like));
+        EP_TRY(add_ffns(cases, &like, false));
+        EP_TRY(add_ffns(cases, &like, true));
     }
 out:
     return status;

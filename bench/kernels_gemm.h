@@ -62,4 +62,19 @@ void ep_kernels_fill(enum ep_dtype dtype, uint64_t seed, int64_t expert, int64_t
 EP_MUST_CHECK enum ep_status ep_kernels_ffn_check(const struct ep_ffn_shape *shape, uint64_t seed,
                                                   int64_t expert, int64_t row, const float *y);
 
+/** The pattern that dy is of, in place of an expert. */
+enum { EP_KERNELS_DY = -2 };
+
+/** Compare elements of an FFN's gradients with double sums of the patterns: 16 of dx of the expert's last
+ *  row, 16 each of dW13 and dW2. Patterns as in ep_kernels_ffn_check, dy that of EP_KERNELS_DY; bounds as
+ *  there, carried through the derivatives.
+ *  first_row, num_rows  the expert's rows in x, dy and dx
+ *  dx                   [..][hidden], of all rows
+ *  Returns EP_ECHECK with the place. O(hidden (ffn + num_rows)). */
+EP_MUST_CHECK enum ep_status ep_kernels_ffn_check_backward(const struct ep_ffn_shape *shape,
+                                                           uint64_t seed, int64_t expert,
+                                                           int64_t first_row, int64_t num_rows,
+                                                           const float *dx, const float *dw13,
+                                                           const float *dw2);
+
 #endif

@@ -124,6 +124,10 @@ struct ffn_object {
     int64_t *num_rows; /* [num_experts] */
     void *x;
     float *y;
+    /* backward only, else NULL */
+    void *dy;
+    float *dx;
+    float **dw13, **dw2; /* [num_experts] */
 };
 
 static void ffn_destroy(void *object)
@@ -133,7 +137,13 @@ static void ffn_destroy(void *object)
     for (int64_t e = 0; e < o->num_experts; e++) {
         free(o->w13 != NULL ? o->w13[e] : NULL);
         free(o->w2 != NULL ? o->w2[e] : NULL);
+        free(o->dw13 != NULL ? o->dw13[e] : NULL);
+        free(o->dw2 != NULL ? o->dw2[e] : NULL);
     }
+    free(o->dy);
+    free(o->dx);
+    free(o->dw13);
+    free(o->dw2);
     free(o->w13);
     free(o->w2);
     free(o->num_rows);
@@ -235,6 +245,88 @@ static enum ep_status ffn_fill(const struct ep_kernels_case *one, struct ep_reco
 }
 
 const struct ep_kernels_kind ep_kernels_ffn_kind = {ffn_prepare, ffn_run, ffn_fill};
+
+/* --- its backward ---------------------------------------------------------------------------- */
+
+/* A gradient for every expert, as training holds them: written from cold. */
+static bool make_gradients(const struct ep_kernels_case *one, struct ffn_object *o)
+{
+    const struct ep_ffn_shape shape = ffn_shape(one);
+    const int64_t rows = one->num_experts * most_tokens(one->grid);
+    const int64_t element = (int64_t)sizeof(float);
+    o->dy = make_matrix(one, EP_KERNELS_DY, rows * shape.hidden);
+    o->dx = ep_gemm_alloc(rows * shape.hidden * element);
+    o->dw13 = calloc((size_t)one->num_experts, sizeof *o->dw13);
+    o->dw2 = calloc((size_t)one->num_experts, sizeof *o->dw2);
+    bool made = o->dy != NULL && o->dx != NULL && o->dw13 != NULL && o->dw2 != NULL;
+    for (int64_t e = 0; made && e < one->num_experts; e++) {
+        o->dw13[e] = ep_gemm_alloc(shape.hidden * ep_ffn_inner_columns(&shape) * element);
+        o->dw2[e] = ep_gemm_alloc(shape.hidden * shape.ffn * element);
+        made = o->dw13[e] != NULL && o->dw2[e] != NULL;
+    }
+    return made;
+}
+
+static enum ep_status ffn_backward_create(struct ep_kernels_case *one, void **object)
+{
+    enum ep_status status = EP_OK;
+    struct ffn_object *o = NULL;
+    void *made = NULL;
+    EP_TRY(ffn_create(one, &made));
+    o = made;
+    if (!make_gradients(one, o)) {
+        status = ep_error_set(EP_ENOMEM, "no memory for the gradients of %" PRId64 " experts of %s",
+                              one->num_experts, one->shape->model);
+        goto out;
+    }
+    EP_TRY(ep_ffn_prepare_backward(o->ffn, (const void *const *)o->w13, (const void *const *)o->w2,
+                                   false));
+    *object = o;
+    o = NULL;
+out:
+    if (o != NULL) {
+        ffn_destroy(o);
+    }
+    return status;
+}
+
+static enum ep_status ffn_backward_run(struct ep_kernels_case *one)
+{
+    const struct ffn_object *o = one->slot->object;
+    return ep_ffn_backward(o->ffn, o->num_rows, o->x, o->dy, o->dx, o->dw13, o->dw2);
+}
+
+static enum ep_status ffn_backward_prepare(struct ep_kernels_case *one)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_ffn_shape shape = ffn_shape(one);
+    EP_TRY(ep_kernels_slot_fill(one, ffn_backward_create, ffn_destroy));
+    const struct ffn_object *o = one->slot->object;
+    const int64_t last = o->num_experts - 1;
+    for (int64_t e = 0; e < o->num_experts; e++) {
+        o->num_rows[e] = one->tokens;
+    }
+    EP_TRY(ffn_run(one)); /* keeps z, which all backwards take */
+    EP_TRY(ffn_backward_run(one));
+    EP_TRY(ep_kernels_ffn_check_backward(&shape, one->session->options.seed, last,
+                                         last * one->tokens, one->tokens, o->dx, o->dw13[last],
+                                         o->dw2[last]));
+out:
+    return status;
+}
+
+static enum ep_status ffn_backward_fill(const struct ep_kernels_case *one,
+                                        struct ep_record *record)
+{
+    const enum ep_status status = ffn_fill(one, record);
+    return status == EP_OK
+               ? ep_record_set_text(&record->kernel, "ffn-%s-backward",
+                                    ep_ffn_kind_name(ffn_shape(one).kind))
+               : status;
+}
+
+const struct ep_kernels_kind ep_kernels_ffn_backward_kind = {ffn_backward_prepare, ffn_backward_run,
+                                                             ffn_backward_fill};
 
 /* --- permute and unpermute ------------------------------------------------------------------- */
 

@@ -286,3 +286,15 @@ double ep_ffn_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_
     return (double)num_active * matrices +
            (double)num_rows * (double)shape->hidden * (element + sizeof(float));
 }
+
+double ep_ffn_backward_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows,
+                             bool recompute)
+{
+    const double element = (double)ep_dtype_element_bytes(shape->dtype);
+    const double first = (double)ep_ffn_inner_columns(shape) * (double)shape->hidden;
+    const double both = first + (double)shape->ffn * (double)shape->hidden;
+    const double matrices =
+        (both + (recompute ? first : 0.0)) * element + both * (double)sizeof(float);
+    return (double)num_active * matrices +
+           (double)num_rows * (double)shape->hidden * (2.0 * element + sizeof(float));
+}

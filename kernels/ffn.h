@@ -93,6 +93,11 @@ double ep_ffn_flops(const struct ep_ffn_shape *shape, int64_t num_rows);
 /** Flops of both gradients, dx and dW: twice the forward's, and the first GEMM again with recompute. */
 double ep_ffn_backward_flops(const struct ep_ffn_shape *shape, int64_t num_rows, bool recompute);
 
+/** Bytes that a backward must move at least: both matrices (with recompute the first one again), x and dy
+ *  in, dx out, and the fp32 dW of the experts with rows (written). Inner rows are not counted. */
+double ep_ffn_backward_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows,
+                             bool recompute);
+
 /** Bytes that must move at least: both matrices of the experts with rows, rows in and out. The inner
  *  rows are not counted (they could stay in a cache). */
 double ep_ffn_bytes(const struct ep_ffn_shape *shape, int64_t num_active, int64_t num_rows);

@@ -42,7 +42,7 @@ grep -q '"flops": *18432' run/records.jsonl
 "$EPBENCH" kernels -n 1 $tiny --backends default --benchmark_repetitions=1 \
     --benchmark_filter='^(ffn|permute|unpermute|peak|membw/[^/]*/16KiB|copy/[^/]*/16KiB)' \
     --benchmark_format=csv >all.csv
-for name in ffn/ permute/ unpermute/ peak/ membw/ copy/; do
+for name in ffn/ ffn-backward/ permute/ unpermute/ peak/ membw/ copy/; do
     grep -q "^\"$name" all.csv || { echo "no $name"; cat all.csv; exit 1; }
 done
 # Routing: two generators and two counts, on one rank and on both; pairs are all ranks'.

@@ -274,13 +274,16 @@ static void backward_refuses_what_it_cannot_do(void **state)
 }
 
 /* 5 rows through hidden 4, ffn 6, SwiGLU: 2 * 5 * 72 = 720 forward, 1440 backward, and the first GEMM of
- * 4 x 12 again: 480. */
-static void backward_flops_as_worked_by_hand(void **state)
+ * 4 x 12 again: 480. Bytes on 2 experts of 72 weights: 2 * 72 * (2 + 4) = 864, rows 5 * 4 * (2 + 2 + 4) = 160;
+ * again 2 * 48 * 2 = 192. */
+static void backward_flops_and_bytes_as_worked_by_hand(void **state)
 {
     (void)state;
     const struct ep_ffn_shape shape = {EP_FFN_SWIGLU, 3, 4, 6, EP_BF16};
     assert_true(ep_ffn_backward_flops(&shape, 5, false) == 1440.0);
     assert_true(ep_ffn_backward_flops(&shape, 5, true) == 1920.0);
+    assert_true(ep_ffn_backward_bytes(&shape, 2, 5, false) == 1024.0);
+    assert_true(ep_ffn_backward_bytes(&shape, 2, 5, true) == 1216.0);
 }
 
 /* Inner columns [first, first + ffn) of every matrix of the fixture, as an FFN of its own. */
@@ -353,7 +356,7 @@ int main(void)
         cmocka_unit_test(every_backward_agrees_with_sums_in_double),
         cmocka_unit_test(gradients_agree_with_finite_differences),
         cmocka_unit_test(backward_refuses_what_it_cannot_do),
-        cmocka_unit_test(backward_flops_as_worked_by_hand),
+        cmocka_unit_test(backward_flops_and_bytes_as_worked_by_hand),
         cmocka_unit_test(slices_of_an_expert_sum_to_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
