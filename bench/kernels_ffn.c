@@ -276,11 +276,15 @@ static void evaluate(const struct block *b, struct row *row)
     row->of_single = ep_kernels_share_of(row->max_s[GROUPED], row->max_s[SINGLE], num);
 }
 
-/* Fewer than 6 samples have no interval: then by more than repetitions of one form differ. */
+/* Fewer than 6 samples have no interval; a row that looks slower then is sampled on until it has one. */
+static bool has_interval(const struct row *row)
+{
+    return isfinite(row->of_single.low);
+}
+
 static bool is_slower(const struct row *row)
 {
-    const bool has_interval = isfinite(row->of_single.low);
-    return has_interval ? row->of_single.low > 1.0 : row->of_single.median > 1.02;
+    return has_interval(row) ? row->of_single.low > 1.0 : row->of_single.median > 1.0;
 }
 
 static bool is_asked(const struct row *row)
@@ -316,7 +320,8 @@ static enum ep_status measure(struct block *b, struct row *row)
         }
         evaluate(b, row);
         const double budget_s = b->grid->row_budget_s;
-        const double allowed_s = row->num < 3                      ? INFINITY
+        const bool must_go_on = row->num < 3 || (is_slower(row) && !has_interval(row));
+        const double allowed_s = must_go_on                        ? INFINITY
                                  : row->num < b->grid->min_samples ? 4 * budget_s
                                  : is_open(row)                    ? 3 * budget_s
                                                                    : budget_s;
@@ -422,7 +427,7 @@ static void print_row(const struct block *b, const struct row *row, FILE *out)
             ep_kernels_peak_flops(b->peaks, b->shape.dtype) / row->median_s[PEAK] / 1e9,
             (double)b->peaks->slice_bytes / row->median_s[READ] / 1e9, row->bound_s * 1e6,
             row->median_s[GROUPED] * 1e6, row->median_s[SINGLE] * 1e6, row->of_bound.median);
-    if (isfinite(row->of_single.low)) {
+    if (has_interval(row)) {
         fprintf(out, "%.3f [%.3f %.3f]", row->of_single.median, row->of_single.low,
                 row->of_single.high);
     } else {

@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 /** Asked of the grouped FFN: its time over that of the GEMMs one by one is not above 1 (its 95 % interval
- *  holds 1 or lies below; 1.02 for a median of too few samples for an interval); and up to EP_KERNELS_FFN_FEW rows per expert, EP_KERNELS_FFN_ASKED of the bound:
+ *  holds 1 or lies below); and up to EP_KERNELS_FFN_FEW rows per expert, EP_KERNELS_FFN_ASKED of the bound:
  *  summed over experts, the longer of weight bytes / read bandwidth and flops / peak. */
 #define EP_KERNELS_FFN_ASKED 0.75
 enum { EP_KERNELS_FFN_FEW = 8 };
