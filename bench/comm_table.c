@@ -20,7 +20,9 @@ struct row {
     int64_t tokens, top_k, h_rank_bytes, bad;
     double skew_achieved;
     double dropped; /* share of the copies asked for; NaN without a capacity */
-    double whole_s[MAX_VISITS], exchange_s[MAX_VISITS], logical[MAX_VISITS], physical[MAX_VISITS];
+    double whole_s[MAX_VISITS], exchange_s[MAX_VISITS], logical[MAX_VISITS], physical[MAX_VISITS],
+        of_bound[MAX_VISITS];
+    bool has_bound;
     int64_t num_visits;
     int64_t num_warnings;
 };
@@ -83,6 +85,10 @@ static enum ep_status find_row(struct ep_comm_table *table, const struct ep_reco
     for (int i = 0; i < 5; i++) {
         snprintf(added->labels[i], sizeof added->labels[i], "%s", labels[i]);
     }
+    if (strcmp(record->algorithm, "default") != 0) {
+        snprintf(added->labels[0], sizeof added->labels[0], "%s/%s", record->transport,
+                 record->algorithm);
+    }
     table->num++;
     *row = added;
     return EP_OK;
@@ -101,6 +107,8 @@ enum ep_status ep_comm_table_add(struct ep_comm_table *table, const struct ep_re
     row->exchange_s[v] = exchange != NULL ? exchange->median_s : NAN;
     row->physical[v] = record->bw_bytes_per_s;
     row->logical[v] = record->bw_logical_bytes_per_s;
+    row->of_bound[v] = record->bound_s / record->median_s;
+    row->has_bound = !isnan(record->bound_s);
     row->num_warnings += record->warnings.num;
     if (record->check.rows >= 0) {
         row->bad += record->check.wrong + record->check.missing + record->check.doubled;
@@ -157,8 +165,8 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
 {
     static const char *const headers[] = {
         "transport", "op",       "skew",    "max/mean", "top-k",    "tokens",  "dtype",
-        "busiest",   "whole",    "spread",  "exchange", "physical", "logical", "basis",
-        "#wrong",    "warnings", "dropped",
+        "busiest",   "whole",    "spread",  "exchange", "physical", "logical", "of bound",
+        "basis",     "#wrong",   "warnings", "dropped",
     };
     const bool has_capacity = find_capacity(table);
     enum ep_status status = EP_OK;
@@ -185,6 +193,7 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
                      ep_format_bandwidth(median_of(row->physical, n), buffer, sizeof buffer));
         ep_table_add(text, "%s",
                      ep_format_bandwidth(median_of(row->logical, n), buffer, sizeof buffer));
+        ep_table_add(text, row->has_bound ? "%.2f" : "-", median_of(row->of_bound, n));
         ep_table_add(text, "%s", row->labels[4]);
         ep_table_add(text, "%" PRId64, row->bad);
         ep_table_add(text, "%" PRId64, row->num_warnings);
@@ -196,7 +205,7 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
     fprintf(out, "busiest: remote bytes of the busiest rank, in or out. whole: median of the visits' "
                  "medians; spread: slowest visit over fastest.\nphysical: busiest rank's remote "
                  "bytes over the exchange; logical: its rows, own ones included, over the same "
-                 "time.\n");
+                 "time.\nof bound: the least time that a given rate allows (--link-rate) over the whole.\n");
     if (has_capacity) {
         fprintf(out, "dropped: of the (token, expert) copies that were asked for.\n");
     }

@@ -364,6 +364,9 @@ static enum ep_status fill_root(const struct run *r, struct ep_record *record)
     record->bw_logical_bytes_per_s = NAN;
     free(record->bw_time);
     record->bw_time = NULL;
+    record->bound_s = NAN; /* of one exchange */
+    free(record->bound_name);
+    record->bound_name = NULL;
     EP_TRY(fill_phases(r, record));
     EP_TRY(fill_balance(r, record));
     record->tokens_per_s = (double)all_tokens(l) / record->median_s;

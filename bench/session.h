@@ -36,6 +36,8 @@ struct ep_session_options {
     bool shares;           /* set by the command: buffers in shared memory, where that can be */
     enum ep_cadence cadence; /* --cadence, default barrier */
     int64_t threads;       /* --threads per rank, default 1 */
+    const char *link_rate; /* --link-rate; NULL = not given */
+    double link_bytes_per_s; /* of it, or of EPBENCH_LINK_RATE; 0 = not known */
     int64_t launch_idx;    /* --launch-idx, set by --launches; -1 = not given (0 once open) */
     int64_t num_launches;  /* --launches, default 1 */
 };

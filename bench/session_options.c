@@ -5,6 +5,7 @@
 #include "base/units.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -16,7 +17,8 @@ enum {
     KEY_CADENCE,
     KEY_THREADS,
     KEY_LAUNCHES,
-    KEY_LAUNCH_IDX
+    KEY_LAUNCH_IDX,
+    KEY_LINK_RATE
 };
 
 static const struct argp_option options[] = {
@@ -33,8 +35,22 @@ static const struct argp_option options[] = {
     {"cadence", KEY_CADENCE, "barrier|stream", 0,
      "start repetitions together, or back to back (default barrier)", 12},
     {"threads", KEY_THREADS, "N", 0, "threads per rank that pack, unpack and sum (default 1)", 12},
+    {"link-rate", KEY_LINK_RATE, "RATE", 0,
+     "of each node's one NIC, each way, with its unit, such as 400Gb/s (also EPBENCH_LINK_RATE): the bound "
+     "of what crosses nodes", 12},
     {0},
 };
+
+/* Which of the two is at fault is said. */
+static enum ep_status find_link_rate(const char *text, double *link_bytes_per_s)
+{
+    const char *what = "--link-rate";
+    if (text == NULL) {
+        text = getenv("EPBENCH_LINK_RATE");
+        what = "EPBENCH_LINK_RATE";
+    }
+    return text != NULL && text[0] != '\0' ? ep_parse_bandwidth(text, what, link_bytes_per_s) : EP_OK;
+}
 
 struct ep_session_options ep_session_options_default(void)
 {
@@ -101,8 +117,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_THREADS:
         status = ep_parse_i64(arg, "--threads", 1, 1024, &o->threads);
         break;
+    case KEY_LINK_RATE:
+        o->link_rate = arg;
+        break;
     case ARGP_KEY_SUCCESS:
-        if (o->output != NULL && o->append != NULL) {
+        status = find_link_rate(o->link_rate, &o->link_bytes_per_s);
+        if (status == EP_OK && o->output != NULL && o->append != NULL) {
             status = ep_error_set(EP_EINVAL, "-o makes a new run and --append adds to one: give "
                                   "only one of them");
         }

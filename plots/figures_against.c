@@ -28,7 +28,7 @@ struct line {
 /* One top-k of one line: sums over the operations that a layer needs. */
 struct point {
     double time_s, low_s, high_s;
-    double bytes; /* of the busiest rank, or NIC where there are several nodes */
+    double bytes; /* of the busiest rank, or node where there are several */
 };
 
 /* The case of an op of a transport, alike the reference; its group in *group. NULL where there is none. */
@@ -69,7 +69,7 @@ static bool find_point(const struct ep_figure_input *in, const struct ep_record 
         point->time_s += c->time_s;
         point->low_s += low_s;
         point->high_s += high_s;
-        point->bytes += (double)(c->record->nodes > 1 ? c->record->h_nic_bytes
+        point->bytes += (double)(c->record->nodes > 1 ? c->record->h_node_bytes
                                                       : c->record->h_rank_bytes);
     }
     return true;
@@ -254,7 +254,7 @@ enum ep_status ep_figure_against(const struct ep_figure_input *in, struct ep_she
     ep_sheet_define(sheet, "ep_congestion_label", "time / bound");
     ep_sheet_define(sheet, "ep_panel_1", "Time of the exchanges of a layer");
     ep_sheet_define(sheet, "ep_panel_2", "Congestion: over the busiest %s's bytes at %.3g GB/s",
-                    reference->nodes > 1 ? "NIC" : "rank", rate / 1e9);
+                    reference->nodes > 1 ? "node" : "rank", rate / 1e9);
     ep_sheet_define_number(sheet, "ep_ranks", (double)reference->ranks);
     ep_sheet_define_number(sheet, "ep_y_low", range_s[0]);
     ep_sheet_define_number(sheet, "ep_y_high", range_s[1]);

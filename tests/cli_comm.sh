@@ -146,6 +146,10 @@ for bad in "--cold" "--algorithm linear"; do
 done
 [ ! -e refused ] || fail "refused limits wrote something"
 
+status=0
+"$EPBENCH" comm -n 1 --link-rate 400 --tokens 8 >out 2>err || status=$?
+[ $status = 2 ] && grep -q -- '--link-rate: 400 has no unit' err || fail "--link-rate 400 gave $status"
+
 # Ranks that were started with other options are told which.
 status=0
 timeout 60 $EPBENCH_LAUNCHER -n 1 "$EPBENCH" comm --tokens 8 -o apart : -n 1 "$EPBENCH" comm --tokens 16 -o apart \

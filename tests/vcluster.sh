@@ -54,6 +54,10 @@ vcluster 2 200mbit -- "$EPBENCH" comm -n 4 --experts 16 --top-k 8 --tokens 128 -
 grep -q '"nodes":2,' "$run/records.jsonl" || fail "records do not say 2 nodes"
 grep -q '"verified":false' "$run/records.jsonl" && fail "a record is not verified"
 [ "$(grep -c '"verified":true' "$run/records.jsonl")" = 14 ] || fail "not 14 verified records"
+grep '"transport":"hier"' "$run/records.jsonl" | grep '"op":"dispatch"' |
+    grep -q '"bound_name":"nic at 25.*MB/s"' || fail "the link's rate is no bound of a record"
+grep -q '"name":"node1","kind":"nic","direction":"in","bytes":[1-9]' "$run/records.jsonl" ||
+    fail "the bytes of a NIC are not recorded"
 # hier, dispatch: each of 256 tokens of a node crosses to the other with chance 1 - C(8,8)/C(16,8) > 0.9999:
 # 256 x 4096 B = 1.05 MB = 42 ms at 25 MB/s; alltoallv sends 4 of 8 copies: 4.2 MB = 168 ms, 4 times as much.
 exchange() { # TRANSPORT: median of the exchange phase of dispatch, s
