@@ -15,6 +15,9 @@
  * packed for so many. */
 enum { BLOCK_STEPS = 1024, BLOCK_ROWS = 256, AHEAD_BYTES = 8192, GRADIENT_STEPS = 256 };
 
+/* A gradient of STREAM_BYTES and more goes past the caches: a store through them would read it first. */
+enum { STREAM_BYTES = 1 << 20 };
+
 struct native_state {
     const struct ep_native_isa *isa;
     int64_t steps;        /* of k: k, or pairs of k */
@@ -210,6 +213,7 @@ static void run_edge(const struct native_state *state, const struct ep_native_ti
     inner.c[0] = block;
     inner.c_stride = state->isa->columns;
     inner.accumulate = false;
+    inner.stream = false;
     state->isa->one[m](&inner);
     for (int64_t r = 0; r < m; r++) {
         for (int64_t j = 0; j < columns; j++) {
@@ -233,14 +237,15 @@ static int64_t prefetch_offset(int64_t num, int64_t t, int64_t panel_bytes)
 /* All panels of one block of k for one block of rows, x packed. */
 static void run_block(const struct native_state *state, const struct ep_gemm_shape *shape,
                       const char *w, int64_t steps, const struct cut *cut, bool accumulate,
-                      float *y)
+                      bool stream, float *y)
 {
     const struct ep_native_isa *isa = state->isa;
     const int64_t panel_bytes = steps * isa->columns * (int64_t)sizeof(uint32_t);
     const int64_t num_whole = shape->n / isa->columns;
     const int64_t half = num_whole / 2;
     int64_t p = 0;
-    struct ep_native_tile tile = {.steps = steps, .c_stride = shape->n, .accumulate = accumulate};
+    struct ep_native_tile tile = {
+        .steps = steps, .c_stride = shape->n, .accumulate = accumulate, .stream = stream};
     tile.prefetch_bytes = panel_bytes / steps / (cut->num == 1 ? 1 : 2);
     if (cut->num == 1 && cut->height <= isa->max_rows_two) {
         for (; p < half; p++) {
@@ -290,7 +295,7 @@ static enum ep_status native_run(const struct ep_gemm_packed *packed, int64_t gr
                 pack_rows(shape, x, row + done, m, first, steps, state->x + done * steps);
                 done += m;
             }
-            run_block(state, shape, w, steps, &tiles, first > 0, y + row * shape->n);
+            run_block(state, shape, w, steps, &tiles, first > 0, false, y + row * shape->n);
             w += steps * state->num_panels * state->isa->columns * (int64_t)sizeof(uint32_t);
         }
         row += rows;
@@ -340,6 +345,9 @@ static enum ep_status native_gradient(const struct ep_gemm_packed *packed, int64
     const int64_t pair = shape->dtype == EP_FP32 ? 1 : 2;
     const int64_t all_steps = (num_rows + pair - 1) / pair;
     const struct cut blocks = cut_rows(shape->k, BLOCK_ROWS);
+    const bool stream = all_steps <= GRADIENT_STEPS && shape->n % 16 == 0 &&
+                        (uintptr_t)dw % 64 == 0 &&
+                        ep_gemm_num_weights(shape) * (int64_t)sizeof *dw >= STREAM_BYTES;
     const enum ep_status status = reserve_steps(state, minimum(GRADIENT_STEPS, all_steps));
     for (int64_t first = 0; first < all_steps && status == EP_OK; first += GRADIENT_STEPS) {
         const int64_t steps = minimum(GRADIENT_STEPS, all_steps - first);
@@ -356,9 +364,12 @@ static enum ep_status native_gradient(const struct ep_gemm_packed *packed, int64
                              state->x + (column - start) * steps);
                 column += m;
             }
-            run_block(state, shape, (const char *)state->dz, steps, &tiles, first > 0,
+            run_block(state, shape, (const char *)state->dz, steps, &tiles, first > 0, stream,
                       dw + start * shape->n);
         }
+    }
+    if (stream) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* streamed stores are ordered by nothing less */
     }
     return status;
 }

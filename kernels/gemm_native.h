@@ -22,6 +22,7 @@ struct ep_native_tile {
     float *c[2];          /* first element of each panel's block of Y */
     int64_t c_stride;     /* elements from row to row of Y */
     bool accumulate;      /* add to Y; else overwrite it */
+    bool stream;          /* past the caches: overwrites, c on a line of 64 bytes, c_stride of 16 floats */
 };
 
 typedef void ep_native_fn(const struct ep_native_tile *tile);

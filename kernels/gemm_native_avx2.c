@@ -15,6 +15,7 @@
 #define ADD _mm256_add_ps
 #define LOAD _mm256_loadu_ps
 #define STORE _mm256_storeu_ps
+#define STREAM _mm256_stream_ps
 #define WORDS(p) _mm256_load_si256((const __m256i *)(const void *)(p))
 #define EVERY(word) _mm256_set1_epi32((int)(word))
 #define MULTIPLY_ADD(row, weight, sum) _mm256_fmadd_ps(row, weight, sum)

@@ -14,6 +14,7 @@
 #define ADD _mm512_add_ps
 #define LOAD _mm512_loadu_ps
 #define STORE _mm512_storeu_ps
+#define STREAM _mm512_stream_ps
 #define WORDS(p) _mm512_load_si512((const void *)(p))
 #define EVERY(word) _mm512_set1_epi32((int)(word))
 
