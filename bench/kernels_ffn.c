@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_EXPERTS = 4, NUM_CONTENTS = 2, MAX_SAMPLES = EP_KERNELS_MAX_SAMPLES };
+enum { MIN_EXPERTS = 4, MAX_EXPERTS = 256, MAX_SAMPLES = EP_KERNELS_MAX_SAMPLES };
 enum { PEAK, READ, GROUPED, SINGLE, NUM_TIMES };
 
 static const char *const form_names[] = {[GROUPED] = "grouped", [SINGLE] = "single"};
@@ -30,7 +30,8 @@ struct block {
     const struct ep_gemm_backend *backend;
     struct ep_ffn_shape shape;
     struct ep_ffn *ffn;
-    void *w13[NUM_CONTENTS], *w2[NUM_CONTENTS]; /* expert e has those of e % NUM_CONTENTS */
+    int64_t num_contents; /* expert e has those of e % num_contents; all their own where borrowed */
+    void *w13[MAX_EXPERTS], *w2[MAX_EXPERTS];
     int64_t max_rows;
     void *x;
     float *y;
@@ -55,13 +56,19 @@ struct row {
 
 /* --- experts ---------------------------------------------------------------------------------- */
 
+static void free_contents(struct block *b)
+{
+    for (int64_t i = 0; i < b->num_contents; i++) {
+        free(b->w13[i]);
+        free(b->w2[i]);
+        b->w13[i] = b->w2[i] = NULL;
+    }
+}
+
 static void block_fini(struct block *b)
 {
     ep_ffn_destroy(b->ffn);
-    for (int i = 0; i < NUM_CONTENTS; i++) {
-        free(b->w13[i]);
-        free(b->w2[i]);
-    }
+    free_contents(b);
     free(b->x);
     free(b->y);
     free(b->inner);
@@ -86,7 +93,7 @@ static bool make_rows(struct block *b)
     b->y = ep_gemm_alloc(b->max_rows * b->shape.hidden * element);
     b->inner = ep_gemm_alloc(b->max_rows * columns * element);
     b->activated = ep_gemm_alloc(b->max_rows * b->shape.ffn * element);
-    for (int i = 0; i < NUM_CONTENTS; i++) {
+    for (int64_t i = 0; i < b->num_contents; i++) {
         b->w13[i] = new_values(b, 2 * i, b->shape.hidden * columns);
         b->w2[i] = new_values(b, 2 * i + 1, b->shape.hidden * b->shape.ffn);
         if (b->w13[i] == NULL || b->w2[i] == NULL) {
@@ -97,21 +104,27 @@ static bool make_rows(struct block *b)
            b->activated != NULL;
 }
 
-/* Matrices may repeat: packed, each expert has its own copy. */
+/* Two contents will do where packing gives each expert its own copy. */
 static enum ep_status make_ffn(struct block *b)
 {
     enum ep_status status = EP_OK;
+    bool borrows = false;
     const size_t num = (size_t)b->shape.num_groups;
     const void **matrices = calloc(2 * num, sizeof *matrices);
+    EP_TRY(ep_gemm_find_borrowing(b->backend, b->shape.dtype, &borrows));
+    b->num_contents = borrows ? b->shape.num_groups : 2;
     if (matrices == NULL || !make_rows(b)) {
         status = ep_error_set(EP_ENOMEM, "no memory for %zu experts of %s", num, b->model->model);
         goto out;
     }
     for (size_t e = 0; e < num; e++) {
-        matrices[e] = b->w13[e % NUM_CONTENTS];
-        matrices[num + e] = b->w2[e % NUM_CONTENTS];
+        matrices[e] = b->w13[e % (size_t)b->num_contents];
+        matrices[num + e] = b->w2[e % (size_t)b->num_contents];
     }
     EP_TRY(ep_ffn_create(b->backend, &b->shape, matrices, matrices + num, b->max_rows, &b->ffn));
+    if (!borrows) {
+        free_contents(b);
+    }
 out:
     free(matrices);
     return status;
@@ -125,7 +138,7 @@ static enum ep_status block_init(struct block *b)
     const double expert_bytes = ep_ffn_bytes(&b->shape, 1, 0);
     const double cold = (double)ep_kernels_cold_bytes(b->session, grid->cold_caches);
     const int64_t num = (int64_t)ceil(cold / expert_bytes);
-    b->shape.num_groups = num < MIN_EXPERTS ? MIN_EXPERTS : num > 256 ? 256 : num;
+    b->shape.num_groups = num < MIN_EXPERTS ? MIN_EXPERTS : num > MAX_EXPERTS ? MAX_EXPERTS : num;
     for (int64_t t = 0; t < grid->num_tokens; t++) {
         most = grid->tokens[t] > most ? grid->tokens[t] : most;
     }
@@ -216,7 +229,7 @@ static enum ep_status check_forms(struct block *b, const struct row *row)
         memset(b->y, 0xff, (size_t)(row->total_rows * b->shape.hidden) * sizeof *b->y); /* NaN */
         status = time_form(b, form, &unused_s);
         if (status == EP_OK) {
-            status = ep_kernels_ffn_check(&b->shape, b->session->options.seed, last % NUM_CONTENTS,
+            status = ep_kernels_ffn_check(&b->shape, b->session->options.seed, last % b->num_contents,
                                           row->total_rows - 1, b->y);
         }
         EP_TRY(ep_comm_agree(b->session->world, status));

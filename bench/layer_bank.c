@@ -187,20 +187,6 @@ static bool is_same(const struct ep_layer_set *a, const struct ep_layer_set *b)
            memcmp(a->experts, b->experts, (size_t)a->shape.num_groups * sizeof *a->experts) == 0;
 }
 
-/* Does the back end read the caller's matrices at each run? Then each expert needs its own memory: in the
- * pool they overlap, and would share cache lines. */
-static enum ep_status find_borrowing(const struct ep_layer_set *set, bool *borrows)
-{
-    float small[16 * 16] = {0};
-    const void *weights[1] = {small};
-    const struct ep_gemm_shape shape = {1, 16, 16, set->shape.dtype};
-    struct ep_gemm_packed packed = {0};
-    const enum ep_status status = ep_gemm_pack(set->backend, &shape, weights, &packed);
-    *borrows = status == EP_OK && packed.borrows_weights;
-    ep_gemm_release(&packed);
-    return status;
-}
-
 /* Rows [0, num_rows) of `num` columns from `first` on of a matrix with `columns`. */
 static void copy_columns(const char *from, int64_t num_rows, int64_t columns, int64_t first,
                          int64_t num, int64_t element, int64_t to_columns, char *to)
@@ -284,7 +270,8 @@ static enum ep_status fill_entry(struct ep_layer_bank *bank, const struct ep_lay
         goto out;
     }
     memcpy(experts, set->experts, (size_t)groups * sizeof *experts);
-    EP_TRY(find_borrowing(set, &borrows));
+    /* each expert then needs its own memory: in the pool they overlap, and would share cache lines */
+    EP_TRY(ep_gemm_find_borrowing(set->backend, set->shape.dtype, &borrows));
     const int64_t copies = borrows || set->num_slices > 1;
     const int64_t matrix_bytes = (num_weights(&part, 0) + num_weights(&part, 1)) * element;
     EP_TRY(check_memory(bank, (1 + copies) * groups * matrix_bytes +

@@ -136,6 +136,21 @@ enum ep_status ep_gemm_pack_transposed(const struct ep_gemm_backend *backend,
     return pack(backend, shape, true, weights, packed);
 }
 
+enum ep_status ep_gemm_find_borrowing(const struct ep_gemm_backend *backend, enum ep_dtype dtype,
+                                      bool *borrows)
+{
+    const float small[16 * 16] = {0};
+    const void *weights[1] = {small};
+    const struct ep_gemm_shape shape = {1, 16, 16, dtype};
+    struct ep_gemm_packed packed = {0};
+    const enum ep_status status = ep_gemm_pack(backend, &shape, weights, &packed);
+    if (status == EP_OK) {
+        *borrows = packed.borrows_weights;
+    }
+    ep_gemm_release(&packed);
+    return status;
+}
+
 enum ep_status ep_gemm_run(const struct ep_gemm_packed *packed, const int64_t *num_rows,
                            const void *x, float *y)
 {

@@ -81,6 +81,11 @@ EP_MUST_CHECK enum ep_status ep_gemm_pack_transposed(const struct ep_gemm_backen
                                                      const void *const *weights,
                                                      struct ep_gemm_packed *packed);
 
+/** Does a back end read the caller's matrices at each run (packed->borrows_weights)? Found by packing a small
+ *  one. Returns what ep_gemm_pack does. */
+EP_MUST_CHECK enum ep_status ep_gemm_find_borrowing(const struct ep_gemm_backend *backend,
+                                                    enum ep_dtype dtype, bool *borrows);
+
 /** Multiply. Rows of group 0 come first in X and Y, then those of group 1, and so on.
  *  num_rows  [num_groups] >= 0 (0: the expert got no token, its weights are not read)
  *  x         [sum num_rows][k] of the shape's dtype, row-major; read only
