@@ -54,6 +54,14 @@ struct row {
     struct ep_kernels_share of_single; /* grouped / one by one */
 };
 
+/* Where rows go, and how far it came. */
+struct table {
+    FILE *out;
+    json_t *json; /* NULL = none */
+    int64_t num_short, num_rows;
+    bool interrupted;
+};
+
 /* --- experts ---------------------------------------------------------------------------------- */
 
 static void free_contents(struct block *b)
@@ -483,8 +491,7 @@ out:
     return status;
 }
 
-static enum ep_status run_row(struct block *b, int64_t tokens, bool is_skewed, FILE *out,
-                              json_t *json, int64_t *num_short)
+static enum ep_status run_row(struct block *b, int64_t tokens, bool is_skewed, struct table *t)
 {
     enum ep_status status = EP_OK;
     struct row *row = calloc(1, sizeof *row);
@@ -495,10 +502,11 @@ static enum ep_status run_row(struct block *b, int64_t tokens, bool is_skewed, F
     EP_TRY(measure(b, row));
     EP_TRY(add_record(b, row, GROUPED));
     EP_TRY(add_record(b, row, SINGLE));
-    *num_short += is_short(row);
+    t->num_short += is_short(row);
+    t->num_rows++;
     if (ep_comm_is_root(b->session->world)) {
-        print_row(b, row, out);
-        status = json != NULL ? append_json(b, row, json) : EP_OK;
+        print_row(b, row, t->out);
+        status = t->json != NULL ? append_json(b, row, t->json) : EP_OK;
     }
     EP_TRY(ep_comm_agree(b->session->world, status));
 out:
@@ -506,20 +514,19 @@ out:
     return status;
 }
 
-static enum ep_status run_block(struct block *b, FILE *out, json_t *json, int64_t *num_short,
-                                bool *interrupted)
+static enum ep_status run_block(struct block *b, struct table *t)
 {
     enum ep_status status = EP_OK;
     EP_TRY(block_init(b));
     if (ep_comm_is_root(b->session->world)) {
-        print_head(b, out);
+        print_head(b, t->out);
     }
     for (int64_t i = 0; i < 2 * b->grid->num_tokens; i++) {
-        EP_TRY(ep_session_interrupted(b->session, interrupted));
-        if (*interrupted) {
+        EP_TRY(ep_session_interrupted(b->session, &t->interrupted));
+        if (t->interrupted) {
             break;
         }
-        EP_TRY(run_row(b, b->grid->tokens[i / 2], i % 2 == 1, out, json, num_short));
+        EP_TRY(run_row(b, b->grid->tokens[i / 2], i % 2 == 1, t));
     }
 out:
     block_fini(b);
@@ -527,8 +534,7 @@ out:
 }
 
 /* A back end that cannot do a dtype is left out with a warning. */
-static enum ep_status run_backend(struct block block, const char *name, FILE *out, json_t *json,
-                                  int64_t *num_short, bool *interrupted)
+static enum ep_status run_backend(struct block block, const char *name, struct table *t)
 {
     enum ep_status status = ep_gemm_find(name, block.shape.dtype, &block.backend);
     if (status == EP_EENV) {
@@ -536,7 +542,7 @@ static enum ep_status run_backend(struct block block, const char *name, FILE *ou
         ep_error_clear();
         return EP_OK;
     }
-    return status == EP_OK ? run_block(&block, out, json, num_short, interrupted) : status;
+    return status == EP_OK ? run_block(&block, t) : status;
 }
 
 enum ep_status ep_kernels_ffn_run(struct ep_session *session, const struct ep_kernels_grid *grid,
@@ -544,14 +550,14 @@ enum ep_status ep_kernels_ffn_run(struct ep_session *session, const struct ep_ke
 {
     enum ep_status status = EP_OK;
     struct ep_kernels_peaks *peaks = NULL;
-    bool interrupted = false;
+    struct table table = {.out = out, .json = json};
     const int64_t num = grid->num_shapes * grid->num_dtypes * grid->num_backends;
     *num_short = 0;
     EP_TRY(ep_kernels_peaks_create(session, grid->cold_caches, &peaks));
     if (ep_comm_is_root(session->world)) {
         print_legend(peaks, ep_comm_size(session->world), out);
     }
-    for (int64_t i = 0; i < num && !interrupted; i++) {
+    for (int64_t i = 0; i < num && !table.interrupted; i++) {
         const struct ep_kernels_shape *model =
             &grid->shapes[i / grid->num_backends / grid->num_dtypes];
         const struct block block = {
@@ -563,9 +569,10 @@ enum ep_status ep_kernels_ffn_run(struct ep_session *session, const struct ep_ke
                       .hidden = model->hidden,
                       .ffn = model->ffn,
                       .dtype = grid->dtypes[i / grid->num_backends % grid->num_dtypes]}};
-        EP_TRY(run_backend(block, grid->backends[i % grid->num_backends], out, json, num_short,
-                           &interrupted));
+        EP_TRY(run_backend(block, grid->backends[i % grid->num_backends], &table));
     }
+    *num_short = table.num_short;
+    ep_session_count_visits(session, table.num_rows, 2 * num * grid->num_tokens);
 out:
     ep_kernels_peaks_destroy(peaks);
     return status;
