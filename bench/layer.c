@@ -4,6 +4,7 @@
 
 #include "bench/comm_record.h"
 #include "bench/kernels_gemm.h"
+#include "bench/layer_backward.h"
 #include "kernels/gemm_backends.h"
 
 #include <inttypes.h>
@@ -29,13 +30,15 @@ out:
     return status;
 }
 
-static void round_rows(enum ep_dtype dtype, int64_t num, const float *from, void *to)
+void ep_layer_round_rows(enum ep_dtype dtype, int64_t num, const float *from, void *to)
 {
-    if (dtype == EP_BF16) {
-        uint16_t *rounded = to;
-        for (int64_t i = 0; i < num; i++) {
-            rounded[i] = ep_bf16_from_f32(from[i]);
-        }
+    if (dtype != EP_BF16) {
+        memcpy(to, from, (size_t)num * sizeof *from);
+        return;
+    }
+    uint16_t *rounded = to;
+    for (int64_t i = 0; i < num; i++) {
+        rounded[i] = ep_bf16_from_f32(from[i]);
     }
 }
 
@@ -49,8 +52,10 @@ enum ep_status ep_layer_run_experts(struct ep_layer *l, const int64_t *num_rows,
     const bool fp32 = l->point->combine_dtype == EP_FP32;
     float *outputs = fp32 ? (float *)(void *)rows->outputs : l->outputs;
     const enum ep_status status = ep_ffn_run(l->experts, num_rows, rows->rows, outputs);
-    round_rows(l->point->combine_dtype, rows->start[rows->num_experts] * l->point->hidden, outputs,
-               rows->outputs);
+    if (!fp32) {
+        ep_layer_round_rows(EP_BF16, rows->start[rows->num_experts] * l->point->hidden, outputs,
+                            rows->outputs);
+    }
     return status;
 }
 
@@ -66,17 +71,29 @@ static enum ep_status run_shared(void *state)
     return ep_ffn_run(l->shared, &l->shared_rows, l->exchange.tokens, l->shared_outputs);
 }
 
-/* What this slice has of the sums: combined results and shared experts' ones. */
-static void add_slice(struct ep_layer *l)
+void ep_layer_add_rows(const struct ep_layer *l, const float *shared, void *results, float *sums)
 {
     const int64_t num = l->shared_rows * l->point->hidden;
     const bool is_bf16 = l->point->combine_dtype == EP_BF16;
-    const void *results = l->exchange.results;
     for (int64_t i = 0; i < num; i++) {
-        l->sums[i] = (is_bf16 ? ep_bf16_to_f32(((const uint16_t *)results)[i])
-                              : ((const float *)results)[i]) +
-                     (l->shared != NULL ? l->shared_outputs[i] : 0);
+        const float combined =
+            is_bf16 ? ep_bf16_to_f32(((uint16_t *)results)[i]) : ((float *)results)[i];
+        const float sum = combined + (shared != NULL ? shared[i] : 0);
+        if (sums != NULL) {
+            sums[i] = sum;
+        } else if (is_bf16) {
+            ((uint16_t *)results)[i] = ep_bf16_from_f32(sum);
+        } else {
+            ((float *)results)[i] = sum;
+        }
     }
+}
+
+static enum ep_status run_add(void *state)
+{
+    struct ep_layer *l = state;
+    ep_layer_add_rows(l, l->shared_outputs, l->exchange.results, l->sums);
+    return EP_OK;
 }
 
 static enum ep_status run_sum(void *state)
@@ -88,35 +105,8 @@ static enum ep_status run_sum(void *state)
 static enum ep_status run_round(void *state)
 {
     struct ep_layer *l = state;
-    const int64_t num = l->shared_rows * l->point->hidden;
-    if (l->point->combine_dtype == EP_BF16) {
-        round_rows(EP_BF16, num, l->sums, l->exchange.results);
-    } else {
-        memcpy(l->exchange.results, l->sums, (size_t)num * sizeof *l->sums);
-    }
-    return EP_OK;
-}
-
-/* The shared experts' results on top of the combined ones. */
-static enum ep_status run_add(void *state)
-{
-    struct ep_layer *l = state;
-    const int64_t num = l->shared_rows * l->point->hidden;
-    if (l->sums != NULL) {
-        add_slice(l);
-        return EP_OK;
-    }
-    if (l->point->combine_dtype == EP_BF16) {
-        uint16_t *results = (uint16_t *)(void *)l->exchange.results;
-        for (int64_t i = 0; i < num; i++) {
-            results[i] = ep_bf16_from_f32(ep_bf16_to_f32(results[i]) + l->shared_outputs[i]);
-        }
-    } else {
-        float *results = (float *)(void *)l->exchange.results;
-        for (int64_t i = 0; i < num; i++) {
-            results[i] += l->shared_outputs[i];
-        }
-    }
+    ep_layer_round_rows(l->point->combine_dtype, l->shared_rows * l->point->hidden, l->sums,
+                        l->exchange.results);
     return EP_OK;
 }
 
@@ -142,6 +132,7 @@ static const struct step {
     enum ep_status (*run)(void *layer); /* NULL: the transport's `op` */
     enum ep_op op;
     bool (*is_there)(const struct ep_layer *layer); /* NULL: always */
+    bool is_backward; /* there where the layer runs backward too */
 } steps[] = {
     {.name = "route", .work = EP_LAYER_ROUTE, .run = run_route},
     {.name = "dispatch", .op = EP_OP_DISPATCH},
@@ -151,6 +142,18 @@ static const struct step {
     {.name = "add", .work = EP_LAYER_COPY, .run = run_add, .is_there = has_sums},
     {.name = "sum", .work = EP_LAYER_EXCHANGE, .run = run_sum, .is_there = has_slices},
     {.name = "round", .work = EP_LAYER_COPY, .run = run_round, .is_there = has_slices},
+    {.name = "back-dispatch", .op = EP_OP_DISPATCH, .is_backward = true},
+    {.name = "back-shared", .work = EP_LAYER_COMPUTE, .run = ep_layer_back_shared,
+     .is_there = has_shared, .is_backward = true},
+    {.name = "back-experts", .work = EP_LAYER_COMPUTE, .run = ep_layer_back_experts,
+     .is_backward = true},
+    {.name = "back-combine", .op = EP_OP_COMBINE, .is_backward = true},
+    {.name = "back-add", .work = EP_LAYER_COPY, .run = ep_layer_back_add, .is_there = has_sums,
+     .is_backward = true},
+    {.name = "back-sum", .work = EP_LAYER_EXCHANGE, .run = ep_layer_back_sum,
+     .is_there = has_slices, .is_backward = true},
+    {.name = "back-round", .work = EP_LAYER_COPY, .run = ep_layer_back_round,
+     .is_there = has_slices, .is_backward = true},
 };
 
 static bool is_exchange(const char *phase)
@@ -170,13 +173,15 @@ static void list_phases(struct ep_layer *l)
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         const struct step *step = &steps[i];
         const struct ep_transport_op *op = &transport->ops[step->op];
-        if (step->is_there != NULL && !step->is_there(l)) {
+        if ((step->is_there != NULL && !step->is_there(l)) ||
+            (step->is_backward && l->backward == NULL)) {
             continue;
         }
         if (step->run != NULL) {
             add_phase(l, &(struct ep_layer_phase){.step = step->name, .work = step->work,
                                                   .run = step->run, .state = l,
-                                                  .among_slices = step->run == run_sum});
+                                                  .among_slices =
+                                                      step->work == EP_LAYER_EXCHANGE});
             continue;
         }
         for (int p = 0; p < op->num_phases; p++) {
@@ -186,7 +191,7 @@ static void list_phases(struct ep_layer *l)
                              .name = name,
                              .work = is_exchange(name) ? EP_LAYER_EXCHANGE : EP_LAYER_COPY,
                              .run = op->phases[p].run,
-                             .state = l->transport,
+                             .state = step->is_backward ? l->backward->transport : l->transport,
                              .op = step->op,
                              .moves_rows = strcmp(name, "exchange") == 0,
                          });
@@ -343,6 +348,7 @@ static enum ep_status set_up_experts(struct ep_layer *l)
         .experts = experts,
         .slice = l->slice,
         .num_slices = l->shape->tp,
+        .backward = l->shape->backward,
     };
     if (num == 0 || num_rows == 0) {
         return EP_OK;
@@ -372,6 +378,7 @@ static enum ep_status set_up_shared(struct ep_layer *l)
         .experts = &expert,
         .slice = l->slice,
         .num_slices = l->shape->tp,
+        .backward = l->shape->backward,
     };
     l->shared_rows = l->routing.num_tokens;
     if (has_slices(l)) {
@@ -422,6 +429,9 @@ enum ep_status ep_layer_create(struct ep_session *session, struct ep_layer_bank 
     EP_TRY(ep_comm_agree(all, set_up_router(l)));
     EP_TRY(ep_comm_agree(all, set_up_shared(l)));
     EP_TRY(ep_comm_agree(all, set_up_experts(l)));
+    if (shape->backward) {
+        EP_TRY(ep_layer_backward_create(l));
+    }
     list_phases(l);
     EP_TRY(run_once(l));
     *layer = l;
@@ -436,6 +446,7 @@ void ep_layer_destroy(struct ep_layer *l)
     if (l == NULL) {
         return;
     }
+    ep_layer_backward_destroy(l);
     l->point->transport->destroy(l->transport);
     free(l->outputs);
     free(l->shared_outputs);

@@ -20,12 +20,14 @@ struct ep_layer_shape {
     int64_t shared_ffn; /* of all shared experts together; 0 = none */
     int64_t tp; /* ranks that share each expert's inner columns, >= 1 */
     int64_t dp; /* copies of the whole, side by side, each with tokens of its own, >= 1 */
+    bool backward; /* gradients too: both exchanges again, dX and dW of all experts */
     const struct ep_model *model; /* whose router is timed, where the case names none; or NULL */
 };
 
 /** A phase is a step of the layer, or one of the transport's phases within it. */
 struct ep_layer_phase {
-    const char *step; /* "route", "dispatch", "shared", "experts", "combine", "add", "sum", "round" */
+    const char *step; /* "route", "dispatch", "shared", "experts", "combine", "add", "sum", "round";
+                         the same again with "back-" in front */
     const char *name; /* within the step, as the transport has it; NULL = the step is one phase */
     enum ep_layer_work work;
     enum ep_status (*run)(void *state);
@@ -35,7 +37,7 @@ struct ep_layer_phase {
     bool among_slices;  /* an exchange of the ranks that share experts, not of a transport */
 };
 
-enum { EP_LAYER_MAX_PHASES = 16, EP_LAYER_NAME_LENGTH = 48 };
+enum { EP_LAYER_MAX_PHASES = 32, EP_LAYER_NAME_LENGTH = 48 };
 
 /* Rank ((d P + e) tp + t) of all is rank e of P in its transport's communicator, slice t of its experts, and
  * in copy d. */
@@ -67,6 +69,7 @@ struct ep_layer {
     float *shared_outputs;  /* [local tokens][hidden] */
     int64_t shared_rows;    /* local tokens */
     float *sums;            /* [local tokens][hidden] of this slice, then of all; NULL where tp is 1 */
+    struct ep_layer_backward *backward; /* bench/layer_backward.h; NULL = forward alone */
     struct ep_layer_phase phases[EP_LAYER_MAX_PHASES];
     int num_phases;
 };
@@ -94,6 +97,14 @@ EP_MUST_CHECK enum ep_status ep_layer_run_phase(struct ep_layer *layer, int phas
  *  [local experts], at most as many rows in all as the layer has. */
 enum ep_status ep_layer_run_experts(struct ep_layer *layer, const int64_t *num_rows,
                                     const struct ep_expert_rows *rows);
+
+/** fp32 rows as rows of a type, `num` elements in all; they must not overlap. */
+void ep_layer_round_rows(enum ep_dtype dtype, int64_t num, const float *from, void *to);
+
+/** Add shared experts' rows (NULL = none) to the combined ones: into `sums` [local tokens][hidden] where
+ *  slices are summed then, else into `results` itself. */
+void ep_layer_add_rows(const struct ep_layer *layer, const float *shared, void *results,
+                       float *sums);
 
 /** "dispatch-exchange", "experts": into text [EP_LAYER_NAME_LENGTH]; returns text. */
 const char *ep_layer_phase_name(const struct ep_layer_phase *phase, char *text);

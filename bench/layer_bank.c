@@ -22,6 +22,7 @@ struct entry {
     int64_t max_rows;
     struct ep_ffn *ffn;
     void **matrices; /* [2 num_groups] */
+    float **gradients; /* [2 num_groups], where the set has backward */
     int64_t last_use;
 };
 
@@ -57,7 +58,11 @@ static void clear_entry(struct entry *e)
     for (int64_t i = 0; e->matrices != NULL && i < 2 * e->set.shape.num_groups; i++) {
         free(e->matrices[i]);
     }
+    for (int64_t i = 0; e->gradients != NULL && i < 2 * e->set.shape.num_groups; i++) {
+        free(e->gradients[i]);
+    }
     free(e->matrices);
+    free(e->gradients);
     free((void *)e->set.experts);
     *e = (struct entry){0};
 }
@@ -183,7 +188,7 @@ static bool is_same(const struct ep_layer_set *a, const struct ep_layer_set *b)
     return a->backend == b->backend && a->shape.kind == b->shape.kind &&
            a->shape.num_groups == b->shape.num_groups && a->shape.hidden == b->shape.hidden &&
            a->shape.ffn == b->shape.ffn && a->shape.dtype == b->shape.dtype &&
-           a->slice == b->slice && a->num_slices == b->num_slices &&
+           a->slice == b->slice && a->num_slices == b->num_slices && a->backward == b->backward &&
            memcmp(a->experts, b->experts, (size_t)a->shape.num_groups * sizeof *a->experts) == 0;
 }
 
@@ -250,6 +255,20 @@ out:
     return status;
 }
 
+static enum ep_status add_gradients(struct entry *e, const struct ep_ffn_shape *part)
+{
+    const int64_t groups = part->num_groups;
+    e->gradients = calloc(2 * (size_t)groups, sizeof *e->gradients);
+    for (int64_t i = 0; e->gradients != NULL && i < 2 * groups; i++) {
+        e->gradients[i] = ep_gemm_alloc(num_weights(part, i >= groups) * (int64_t)sizeof(float));
+        if (e->gradients[i] == NULL) {
+            return ep_error_set(EP_ENOMEM, "no memory for the gradients of %" PRId64 " experts",
+                                groups);
+        }
+    }
+    return e->gradients != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for gradients");
+}
+
 static enum ep_status fill_entry(struct ep_layer_bank *bank, const struct ep_layer_set *set,
                                  int64_t max_rows, struct entry *e)
 {
@@ -272,13 +291,20 @@ static enum ep_status fill_entry(struct ep_layer_bank *bank, const struct ep_lay
     memcpy(experts, set->experts, (size_t)groups * sizeof *experts);
     /* each expert then needs its own memory: in the pool they overlap, and would share cache lines */
     EP_TRY(ep_gemm_find_borrowing(set->backend, set->shape.dtype, &borrows));
-    const int64_t copies = borrows || set->num_slices > 1;
-    const int64_t matrix_bytes = (num_weights(&part, 0) + num_weights(&part, 1)) * element;
-    EP_TRY(check_memory(bank, (1 + copies) * groups * matrix_bytes +
-                                  max_rows * (ep_ffn_inner_columns(&part) * 4 + part.ffn * element)));
+    /* What backward packs reads the matrices until the end; the pool may be made anew. */
+    const int64_t copies = borrows || set->num_slices > 1 || set->backward;
+    const int64_t matrix_weights = num_weights(&part, 0) + num_weights(&part, 1);
+    const int64_t inner_bytes = ep_ffn_inner_columns(&part) * 4 + part.ffn * element;
+    const int64_t back = set->backward ? 1 : 0; /* matrices transposed, gradients in fp32 */
+    EP_TRY(check_memory(bank, groups * matrix_weights * ((1 + copies + back) * element + back * 4) +
+                                  max_rows * inner_bytes * (1 + 2 * back)));
     EP_TRY(find_matrices(bank, e, &part, copies != 0, matrices));
     EP_TRY(ep_ffn_create(set->backend, &part, matrices, matrices + groups, max_rows, &e->ffn));
-    for (int64_t i = 0; copies != 0 && !borrows && i < 2 * groups; i++) {
+    if (set->backward) {
+        EP_TRY(ep_ffn_prepare_backward(e->ffn, matrices, matrices + groups, false));
+        EP_TRY(add_gradients(e, &part));
+    }
+    for (int64_t i = 0; copies != 0 && !borrows && !set->backward && i < 2 * groups; i++) {
         free(e->matrices[i]);
         e->matrices[i] = NULL;
     }
@@ -313,6 +339,17 @@ out:
         clear_entry(chosen);
     }
     return status;
+}
+
+void ep_layer_bank_gradients(const struct ep_layer_bank *bank, const struct ep_ffn *ffn,
+                             float *const **dw13, float *const **dw2)
+{
+    const struct entry *e = bank->entries;
+    while (e->ffn != ffn) {
+        e++;
+    }
+    *dw13 = e->gradients;
+    *dw2 = e->gradients + e->set.shape.num_groups;
 }
 
 enum ep_status ep_layer_bank_router(struct ep_layer_bank *bank,

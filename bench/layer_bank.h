@@ -7,6 +7,7 @@
 #include "kernels/ffn.h"
 #include "kernels/gemm.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** Which weights: those of some experts of a layer, or some of their inner columns. */
@@ -16,6 +17,7 @@ struct ep_layer_set {
     const int32_t *experts;    /* [num_groups] indices, which give the contents */
     int64_t slice;             /* 0 to num_slices - 1: inner columns [floor(s f/n), floor((s+1) f/n)) */
     int64_t num_slices;        /* 1 = all; at most ffn */
+    bool backward;             /* with transposed matrices and room for gradients */
 };
 
 struct ep_layer_bank;
@@ -38,6 +40,11 @@ EP_MUST_CHECK enum ep_status ep_layer_bank_matrix(struct ep_layer_bank *bank,
 EP_MUST_CHECK enum ep_status ep_layer_bank_ffn(struct ep_layer_bank *bank,
                                                const struct ep_layer_set *set, int64_t max_rows,
                                                struct ep_ffn **ffn);
+
+/** Room for the gradients of an FFN that the bank has, of a set with backward: dw13 and dw2 [num_groups] as
+ *  ep_ffn_backward wants them; borrowed like the FFN. */
+void ep_layer_bank_gradients(const struct ep_layer_bank *bank, const struct ep_ffn *ffn,
+                             float *const **dw13, float *const **dw2);
 
 enum { EP_LAYER_BANK_KEPT = 6 };
 

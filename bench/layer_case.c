@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "bench/comm_record.h"
 #include "bench/flush.h"
+#include "bench/layer_backward.h"
 #include "bench/layer_check.h"
 #include "bench/layer_overlap.h"
 #include "kernels/gemm_backends.h"
@@ -198,12 +199,17 @@ struct dense {
     int64_t num_rows;
     const void *x;
     float *y;
+    const void *dy; /* NULL: forward alone */
+    float *const *dw13, *const *dw2;
 };
 
 static enum ep_status run_dense(void *ctx)
 {
     struct dense *d = ctx;
-    return ep_ffn_run(d->ffn, &d->num_rows, d->x, d->y);
+    const enum ep_status status = ep_ffn_run(d->ffn, &d->num_rows, d->x, d->y);
+    return status == EP_OK && d->dy != NULL
+               ? ep_ffn_backward(d->ffn, &d->num_rows, d->x, d->dy, d->y, d->dw13, d->dw2)
+               : status;
 }
 
 /* As many active parameters, no router, no exchange: the same tokens on the same ranks. */
@@ -220,6 +226,7 @@ static enum ep_status measure_dense(struct run *r, double time_s)
         .experts = &expert,
         .slice = l->slice,
         .num_slices = shape->tp,
+        .backward = shape->backward,
     };
     struct dense dense = {.num_rows = l->routing.num_tokens, .x = l->exchange.tokens};
     struct ep_harness_result result = {0};
@@ -229,6 +236,10 @@ static enum ep_status measure_dense(struct run *r, double time_s)
     dense.y = ep_gemm_alloc((dense.num_rows + 1) * l->point->hidden * (int64_t)sizeof *dense.y);
     status = dense.y == NULL ? ep_error_set(EP_ENOMEM, "no memory for a dense FFN's results")
                              : ep_layer_bank_ffn(r->visits->bank, &set, dense.num_rows, &dense.ffn);
+    if (status == EP_OK && l->backward != NULL) {
+        dense.dy = l->backward->exchange.tokens;
+        ep_layer_bank_gradients(r->visits->bank, dense.ffn, &dense.dw13, &dense.dw2);
+    }
     status = status == EP_OK ? run_dense(&dense) : status; /* what a back end allocates, it has now */
     EP_TRY(ep_comm_agree(l->all, status));
     EP_TRY(ep_harness_measure(&env, &work, &plan, &result));
@@ -261,6 +272,11 @@ out:
 
 /* --- records ---------------------------------------------------------------------------------- */
 
+static const char *pass_name(const struct ep_layer_shape *shape)
+{
+    return shape->backward ? "forward+backward" : "forward";
+}
+
 char *ep_layer_case_name(const struct ep_session *session, const struct ep_comm_case *point,
                          const struct ep_layer_shape *shape, const char *routing_id)
 {
@@ -268,10 +284,10 @@ char *ep_layer_case_name(const struct ep_session *session, const struct ep_comm_
     char *exchange = ep_comm_case_name(session, point, EP_OP_DISPATCH, routing_id);
     char *name = exchange == NULL
                      ? NULL
-                     : ep_format_new("layer/forward/%s/%s/f%" PRId64 "/s%" PRId64 "/tp%" PRId64
+                     : ep_format_new("layer/%s/%s/%s/f%" PRId64 "/s%" PRId64 "/tp%" PRId64
                                      "/dp%" PRId64 "/%s",
-                                     shape->backend->name, ep_ffn_kind_name(shape->kind),
-                                     shape->ffn, shape->shared_ffn, shape->tp, shape->dp,
+                                     pass_name(shape), shape->backend->name,
+                                     ep_ffn_kind_name(shape->kind), shape->ffn, shape->shared_ffn, shape->tp, shape->dp,
                                      exchange + sizeof prefix - 1);
     free(exchange);
     return name;
@@ -349,7 +365,7 @@ static enum ep_status fill_root(const struct run *r, struct ep_record *record)
     enum ep_status status = EP_OK;
     const struct ep_layer *l = r->layer;
     const struct ep_layer_shape *shape = l->shape;
-    EP_TRY(ep_record_set_text(&record->op, "forward"));
+    EP_TRY(ep_record_set_text(&record->op, "%s", pass_name(shape)));
     record->ffn = shape->ffn;
     record->shared_ffn = shape->shared_ffn;
     record->tp = shape->tp;

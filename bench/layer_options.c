@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES, KEY_TP, KEY_DP, KEY_OVERLAP };
+enum { KEY_FFN = 2200, KEY_SHARED_FFN, KEY_BACKEND, KEY_ACTIVATION, KEY_TIMELINE, KEY_REMEDIES, KEY_TP, KEY_DP, KEY_BACKWARD, KEY_OVERLAP };
 
 enum { MAX_FFN = 1 << 20, MAX_GROUPS = 1 << 15 };
 
@@ -23,6 +23,8 @@ static const struct argp_option options[] = {
      "slice each expert's inner columns over N neighbouring ranks, their results all-reduced (default 1)", 1},
     {"dp", KEY_DP, "N", 0,
      "N copies side by side, each with tokens of its own (default 1); ranks = dp x --ep x tp", 1},
+    {"backward", KEY_BACKWARD, NULL, 0,
+     "backward too: both exchanges again, gradients by rows and by weights", 1},
     {"timeline", KEY_TIMELINE, "FILE", 0,
      "write a typical repetition of each case in Chrome trace format, for Perfetto", 1},
     {"overlap", KEY_OVERLAP, "chunks:N[,N...]", 0,
@@ -61,6 +63,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_DP:
         status = ep_parse_i64(arg, "--dp", 1, MAX_GROUPS, &o->dp);
+        break;
+    case KEY_BACKWARD:
+        o->backward = true;
         break;
     case KEY_BACKEND:
         o->backend = arg;

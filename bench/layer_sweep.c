@@ -95,6 +95,8 @@ static enum ep_status check_options(const struct ep_layer_options *o)
         {"--op", o->comm.ops != NULL, "a layer dispatches and combines"},
         {"--bare", o->comm.bare_s > 0, "it is for epbench comm"},
         {"--limits", o->comm.limits, "it is for epbench comm"},
+        {"--overlap with --backward", o->overlap != NULL && o->backward,
+         "only the forward pass is cut into chunks"},
         {"--overlap with --tp", o->overlap != NULL && o->tp > 1,
          "the sums of slices are not cut into chunks"},
         {"--transport null", o->comm.transport != NULL && strstr(o->comm.transport, "null") != NULL,
@@ -214,6 +216,7 @@ enum ep_status ep_layer_sweep_create(const struct ep_layer_options *options,
                           : model != NULL          ? model->shared_ffn_total
                                                    : 0;
     s->shape.tp = options->tp;
+    s->shape.backward = options->backward;
     s->shape.dp = options->dp;
     const int64_t least = s->shape.shared_ffn > 0 && s->shape.shared_ffn < s->shape.ffn
                               ? s->shape.shared_ffn

@@ -14,6 +14,7 @@ struct ep_layer_options {
     int64_t ffn;          /* --ffn; 0 = not given: the model's, else 1408 */
     int64_t shared_ffn;   /* --shared-ffn; -1 = not given: the model's, else 0 */
     int64_t tp, dp;       /* --tp, --dp */
+    bool backward;        /* --backward */
     const char *backend;  /* --backend; NULL = the default one of the dtype */
     const char *activation; /* --activation; NULL = the model's, else swiglu */
     const char *timeline; /* --timeline FILE; NULL = none */

@@ -105,6 +105,14 @@ grep -q '"verified":false' sliced/records.jsonl copies/records.jsonl && fail "sl
 [ "$(grep '"ranks":4' sliced/records.jsonl | grep -c '"tp":2,"dp":1')" = 1 ] || fail "2 x 2 ranks are not recorded"
 [ "$(grep '"ranks":4' copies/records.jsonl | grep -c '"tp":2,"dp":2')" = 1 ] || fail "copies are not recorded"
 grep -q '"name":"sum"' sliced/records.jsonl || fail "no sum over slices"
+# Backward: both exchanges twice, dX and dW; beside one rank and a dense FFN of both passes.
+ranks 2 layer --backward --tokens 8 --experts 4 --shared-ffn 16 --dtype fp32 $small -o backward >out 2>err || fail "--backward failed"
+[ "$(grep -c '"verified":true' backward/records.jsonl)" = 2 ] || fail "gradients are wrong"
+grep '"ranks":2' backward/records.jsonl | grep -q '"op":"forward+backward"' || fail "the passes are not recorded"
+[ "$(grep '"ranks":2' backward/records.jsonl | grep -o '"name":"[a-z]*-*dispatch-exchange"' | wc -l)" = 2 ] ||
+    fail "gradients are not dispatched"
+grep -q '"name":"back-experts"' backward/records.jsonl || fail "no gradients of experts"
+refused 2 'only the forward pass' layer --backward --overlap chunks:2
 refused 2 'no multiple of --tp x --dp = 3' layer -n 4 --tp 3
 refused 2 'cannot be sliced so often' layer --tp 40 --ffn 32
 refused 2 'depends on where experts are' layer -n 2 --replicas 2 --skew hot:1.5 --experts 8

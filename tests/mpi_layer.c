@@ -3,6 +3,7 @@
  * who needs whom. */
 #include "tests/check.h"
 
+#include "bench/layer_backward.h"
 #include "bench/layer_check.h"
 
 #include <stdio.h>
@@ -17,14 +18,15 @@ struct shape {
     enum ep_ffn_kind kind;
     const char *backend;
     bool ragged; /* rank r has tokens * r / P tokens: rank 0 none */
+    bool backward;
 };
 
 static const struct shape shapes[] = {
-    {"uniform", 8, 2, 16, 64, 32, 0, EP_BF16, EP_BF16, EP_FFN_SWIGLU, "default", false},
-    {"uniform", 8, 2, 16, 64, 32, 0, EP_FP32, EP_FP32, EP_FFN_SWIGLU, "ref", false},
-    {"khot:1:0.9", 7, 3, 9, 33, 17, 21, EP_FP32, EP_FP32, EP_FFN_GELU, "default", true},
-    {"khot:1:1", 5, 1, 7, 48, 24, 8, EP_BF16, EP_FP32, EP_FFN_RELU, "default", false},
-    {"zipf:1.0", 64, 4, 3, 40, 8, 16, EP_BF16, EP_BF16, EP_FFN_SWIGLU, "default", true},
+    {"uniform", 8, 2, 16, 64, 32, 0, EP_BF16, EP_BF16, EP_FFN_SWIGLU, "default", false, false},
+    {"uniform", 8, 2, 16, 64, 32, 0, EP_FP32, EP_FP32, EP_FFN_SWIGLU, "ref", false, false},
+    {"khot:1:0.9", 7, 3, 9, 33, 17, 21, EP_FP32, EP_FP32, EP_FFN_GELU, "default", true, false},
+    {"khot:1:1", 5, 1, 7, 48, 24, 8, EP_BF16, EP_FP32, EP_FFN_RELU, "default", false, false},
+    {"zipf:1.0", 64, 4, 3, 40, 8, 16, EP_BF16, EP_BF16, EP_FFN_SWIGLU, "default", true, false},
 };
 
 /* A layer of one shape and transport. The case and layer shape live as long as it. */
@@ -43,7 +45,8 @@ static void set_up_groups(const struct shape *shape, const struct ep_transport *
 {
     const int size = ep_comm_size(all) / (int)(tp * dp);
     *s = (struct setup){.shape = {.kind = shape->kind, .ffn = shape->ffn,
-                                  .shared_ffn = shape->shared_ffn, .tp = tp, .dp = dp}};
+                                  .shared_ffn = shape->shared_ffn, .tp = tp, .dp = dp,
+                                  .backward = shape->backward}};
     for (int r = 0; r < size; r++) {
         s->tokens[r] = shape->ragged ? shape->tokens * r / size + (size == 1) : shape->tokens;
     }
@@ -93,6 +96,52 @@ static void test_against_plain(void **state)
                          (long long)check.wrong, (long long)check.rows);
             }
             tear_down(&s);
+        }
+    }
+}
+
+static bool has_rows(const struct ep_layer *l)
+{
+    return l->experts != NULL;
+}
+
+/* Gradients by rows and by weights, through every transport and in slices; the same tokens again, and an
+ * inner element of each rank that has rows. Gradients that nobody weighted are caught. */
+static void test_backward(void **state)
+{
+    (void)state;
+    for (int t = 0; ep_transports[t] != NULL; t++) {
+        if (ep_transports[t]->view == NULL || (ep_transports[t]->shares && session->share == NULL)) {
+            continue;
+        }
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            for (int sliced = 0; sliced < 2; sliced++) {
+                struct setup s;
+                struct ep_check check = {0};
+                struct shape shape = shapes[i];
+                const int tp = sliced ? ep_comm_size(session->world) : 1;
+                int64_t expected = 0;
+                shape.backward = true;
+                set_up_groups(&shape, ep_transports[t], session->world, tp, 1, &s);
+                CHECK_OK(ep_layer_check(s.layer, &check));
+                for (int r = 0; r < ep_comm_size(session->world) / tp; r++) {
+                    expected += 2 * tp * (s.tokens[r] < 8 ? s.tokens[r] : 8);
+                }
+                int64_t with_rows = has_rows(s.layer);
+                CHECK_OK(ep_comm_sum_i64(session->world, &with_rows, 1));
+                assert_int_equal(check.rows, expected + with_rows);
+                if (check.wrong > 0) {
+                    fail_msg("%s, shape %zu, tp %d: %lld of %lld are wrong", ep_transports[t]->name, i,
+                             tp, (long long)check.wrong, (long long)check.rows);
+                }
+                const int64_t num = has_rows(s.layer) ? s.layer->rows.start[s.layer->rows.num_experts] : 0;
+                for (int64_t row = 0; row < num; row++) {
+                    s.layer->backward->row_weights[row] = 1;
+                }
+                CHECK_OK(ep_layer_check(s.layer, &check));
+                assert_true(check.wrong > 0 || shape.top_k == 1); /* top-1: all weights are 1 */
+                tear_down(&s);
+            }
         }
     }
 }
@@ -174,7 +223,7 @@ static void test_broken(void **state)
 {
     (void)state;
     static const struct shape uneven = {"khot:1:0.9", 10, 2, 16, 64, 32, 24, EP_FP32, EP_FP32,
-                                        EP_FFN_SWIGLU, "default", false};
+                                        EP_FFN_SWIGLU, "default", false, false};
     static const struct {
         const char *step;
         enum ep_status (*run)(void *state);
@@ -203,7 +252,7 @@ static void test_needs(void **state)
 {
     (void)state;
     static const struct shape one = {"uniform", 1, 1, 4, 16, 8, 0, EP_FP32, EP_FP32,
-                                     EP_FFN_SWIGLU, "default", false};
+                                     EP_FFN_SWIGLU, "default", false, false};
     const int size = ep_comm_size(session->world);
     struct setup s;
     const struct ep_transport *transport = NULL;
@@ -247,6 +296,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_plain),
+        cmocka_unit_test(test_backward),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_broken),
         cmocka_unit_test(test_needs),
