@@ -499,7 +499,7 @@ static enum ep_status visit_single(const struct ep_layer_visits *v,
     part.visit_s *= single_share;
     enum ep_status status = visit_layer(v, v->single, &point, &shape, &part, false, visit_idx, record);
     *measured = status == EP_OK;
-    if (status == EP_EINVAL || status == EP_ENOMEM) {
+    if (status == EP_EINVAL || status == EP_ENOMEM || status == EP_EENV) {
         ep_session_skip(v->session, "one-rank", "%s, %" PRId64 " tokens: no efficiency: %s",
                         point.skew->text, point.tokens, ep_error_text());
         ep_error_clear();

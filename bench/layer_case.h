@@ -23,7 +23,7 @@ enum { EP_LAYER_ALL_RANKS, EP_LAYER_ONE_RANK, EP_LAYER_NUM_RECORDS };
 
 /** Visit a case: the layer on its ranks, a dense FFN of equal active parameters, then rank 0 alone with all
  *  experts while the others sleep. Adds one record, or two; the second is left out with a note where one
- *  rank cannot have the case (a hot rank, no memory), or it is on one rank anyway.
+ *  rank cannot have the case (a hot rank, no memory, a transport between hosts), or it is on one rank anyway.
  *  part     the ranks that measure; NULL on those that stand aside
  *  records  [EP_LAYER_NUM_RECORDS], initialised by the caller and his to free; rank 0. One without samples
  *           was not added.
