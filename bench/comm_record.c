@@ -245,6 +245,7 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     record->h_node_bytes = features.h_node_bytes;
     record->self_bytes_max = features.self_bytes_max;
     record->step_sum_bytes = features.step_sum_bytes;
+    record->schedule_bytes = features.schedule_bytes;
     record->messages_max = features.messages_max;
     record->messages_nonzero_max = features.messages_nonzero_max;
     if (has_nics) {

@@ -119,6 +119,35 @@ static int64_t sum_steps(const int64_t *rows, const struct ep_features_config *c
     return sum;
 }
 
+/* Rung M5 in bytes, at no latency: rank i sends to i + s in step s once both are through with the step before,
+ * and is through itself once its receive is: e_i(s) = max(f_i(s-1), f_{i+s}(s-1)) + D[i][i+s],
+ * f_i(s) = max(e_i(s), e_{i-s}(s)). Source: results/README.md, "The model". */
+static enum ep_status find_schedule(const int64_t *rows, const struct ep_features_config *c,
+                                    int64_t *schedule_bytes)
+{
+    const int64_t n = c->num_ranks;
+    int64_t *f = calloc(2 * (size_t)n, sizeof *f);
+    if (f == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a schedule");
+    }
+    int64_t *e = f + n;
+    for (int64_t s = 1; s < n; s++) {
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t to = (i + s) % n;
+            e[i] = larger(f[i], f[to]) + c->row_bytes * rows[i * n + to];
+        }
+        for (int64_t i = 0; i < n; i++) {
+            f[i] = larger(e[i], e[(i + n - s) % n]);
+        }
+    }
+    *schedule_bytes = 0;
+    for (int64_t i = 0; i < n; i++) {
+        *schedule_bytes = larger(*schedule_bytes, f[i]);
+    }
+    free(f);
+    return EP_OK;
+}
+
 static void add_message(struct ep_message_bin *hist, int64_t bytes)
 {
     const int bit = 63 - __builtin_clzll((unsigned long long)bytes);
@@ -188,6 +217,7 @@ enum ep_status ep_features_init(const int64_t *rows, const struct ep_features_co
     EP_TRY(check_sizes(rows, config));
     sum_ranks(rows, config, &f);
     f.step_sum_bytes = sum_steps(rows, config);
+    EP_TRY(find_schedule(rows, config, &f.schedule_bytes));
     if (config->rank_node != NULL) {
         EP_TRY(find_h(rows, config, config->rank_node, &f.h_node_bytes));
     }

@@ -36,6 +36,7 @@ struct ep_features {
     int64_t h_node_bytes;         /* max over nodes of max(out, in), off-node only; 0 on one node */
     int64_t self_bytes_max;       /* largest row_bytes R[i][i] */
     int64_t step_sum_bytes;       /* sum over steps s = 1 .. P-1 of max_i D[i][(i + s) mod P] */
+    int64_t schedule_bytes;       /* longest chain of the pairwise schedule: rung M5 at no latency */
     int64_t messages_max;         /* P - 1: a blocking alltoallv posts empty ones too */
     int64_t messages_nonzero_max; /* most non-empty messages that a rank sends */
     int64_t busiest_rank;         /* the first with max(out, in) = h_rank_bytes */

@@ -256,6 +256,7 @@ struct ep_record {
     int64_t h_node_bytes;         /* busiest node, without what stays inside */
     int64_t self_bytes_max;       /* largest over ranks of bytes that stay on the rank */
     int64_t step_sum_bytes;       /* sum over steps s of max over i of D[i][i+s] */
+    int64_t schedule_bytes;       /* longest chain of the pairwise schedule */
     int64_t messages_max;         /* messages posted by the busiest rank, zero counts included */
     int64_t messages_nonzero_max; /* without zero counts */
     struct ep_record_message_hist message_hist;

@@ -233,6 +233,7 @@ static const struct ep_column record_columns[] = {
     {"h_node_bytes", EP_COLUMN_I64, EP, 0, F(h_node_bytes)},
     {"self_bytes_max", EP_COLUMN_I64, EP, 0, F(self_bytes_max)},
     {"step_sum_bytes", EP_COLUMN_I64, EP, 0, F(step_sum_bytes)},
+    {"schedule_bytes", EP_COLUMN_I64, EP, 0, F(schedule_bytes)},
     {"messages_max", EP_COLUMN_I64, EP, COMM, F(messages_max)},
     {"messages_nonzero_max", EP_COLUMN_I64, EP, 0, F(messages_nonzero_max)},
     {"message_hist", EP_COLUMN_LIST, EP, 0,

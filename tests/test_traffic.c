@@ -261,6 +261,21 @@ static int64_t parity_level(void *context, int64_t i, int64_t j)
     return (i + j) % 2;
 }
 
+/* Five ranks: 0->1 10 in step 1, 2->4 7 in step 2, which 2 and 4 begin while 0 and 1 are at it. */
+static void test_schedule(void **state)
+{
+    (void)state;
+    int64_t rows[25] = {0};
+    rows[0 * 5 + 1] = 10;
+    rows[2 * 5 + 4] = 7;
+    const struct ep_features_config config = {.num_ranks = 5, .row_bytes = 1};
+    struct ep_features f;
+    CHECK_OK(ep_features_init(rows, &config, &f));
+    assert_int_equal(f.step_sum_bytes, 17);
+    assert_int_equal(f.schedule_bytes, 10);
+    ep_features_fini(&f);
+}
+
 static void test_features_by_hand(void **state)
 {
     (void)state;
@@ -295,6 +310,8 @@ static void test_features_by_hand(void **state)
     /* step 1: D[0][1] 1, [1][2] 0, [2][3] 0, [3][0] 0 -> 1; step 2: [0][2] 2, [1][3] 5, [2][0] 4,
      * [3][1] 0 -> 5; step 3: all 0 */
     assert_int_equal(f.step_sum_bytes, 60);
+    /* 0->1 until 10, then 1->3 until 60; 2->0 from 10 to 50 */
+    assert_int_equal(f.schedule_bytes, 60);
     assert_int_equal(f.messages_max, 3);
     assert_int_equal(f.messages_nonzero_max, 2);
     /* rank 1 sends one message of 50 bytes: bin 5 holds 32 to 63 */
@@ -368,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_dedup_against_sets),
         cmocka_unit_test(test_expected_groups),
         cmocka_unit_test(test_uniform_meets_closed_form),
+        cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_features_by_hand),
         cmocka_unit_test(test_transpose),
         cmocka_unit_test(test_imbalance),
