@@ -13,22 +13,39 @@
 
 enum { ALIGN_BYTES = 64, HUGE_PAGE_BYTES = 1 << 21 };
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; kernels before refuse it */
+#endif
+
 struct ep_arena {
     char *mapping;
     size_t mapping_bytes;
     bool owns_mapping;
+    bool collapses; /* asks for huge pages range by range */
     char *base; /* 2 MiB-aligned */
     int64_t limit_bytes;
     int64_t used_bytes;
     int64_t peak_bytes; /* touched so far */
 };
 
-/* Page-aligned inside, for the advice; a kernel without huge pages refuses it, and for shared memory only
- * some kernels listen: ep_arena_huge_bytes tells what came of it. */
+/* Page-aligned inside, for the advice; a kernel without huge pages refuses it, and for shared memory it
+ * counts only where the system says so (shmem_enabled): ep_arena_huge_bytes tells what came of it. */
 static void advise(const struct ep_arena *a, enum ep_pages pages)
 {
     (void)madvise(a->base, (size_t)a->limit_bytes,
                   pages == EP_PAGES_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+/* Shared memory that was touched goes to huge pages on demand, whatever the system's settings, where the
+ * kernel can and has them. A block that was begun before was done then. */
+static void collapse(const struct ep_arena *a, int64_t from_bytes, int64_t to_bytes)
+{
+    const int64_t first = (from_bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    int64_t end = (to_bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    end = end <= a->limit_bytes ? end : a->limit_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    if (a->collapses && first < end) {
+        (void)madvise(a->base + first, (size_t)(end - first), MADV_COLLAPSE);
+    }
 }
 
 static char *align_huge(char *memory)
@@ -71,6 +88,7 @@ enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes, enum ep_page
     a->base = align_huge(memory);
     a->limit_bytes = size_bytes - (a->base - a->mapping);
     EP_ASSERT(a->limit_bytes >= 0);
+    a->collapses = pages == EP_PAGES_THP;
     advise(a, pages);
     *arena = a;
     return EP_OK;
@@ -102,6 +120,7 @@ enum ep_status ep_arena_alloc(struct ep_arena *arena, int64_t size_bytes, const 
     if (arena->used_bytes > arena->peak_bytes) {
         memset(arena->base + arena->peak_bytes, 0,
                (size_t)(arena->used_bytes - arena->peak_bytes));
+        collapse(arena, arena->peak_bytes, arena->used_bytes);
         arena->peak_bytes = arena->used_bytes;
     }
     return EP_OK;

@@ -460,6 +460,24 @@ out:
     return status;
 }
 
+/* Of what the system grants half and less. */
+static enum ep_status warn_of_small_pages(const struct ep_session *session, struct ep_record *record)
+{
+    const int64_t used = ep_arena_used_bytes(session->arena);
+    if (session->options.pages != EP_PAGES_THP || record->huge_page_bytes < 0 ||
+        record->huge_page_bytes > used / 2) {
+        return EP_OK;
+    }
+    char got[32];
+    char want[32];
+    return ep_record_add_note(&record->warnings, "small-pages", "%s of %s of buffers lie in huge pages: "
+                              "the system grants no more%s",
+                              ep_format_bytes((double)record->huge_page_bytes, got, sizeof got),
+                              ep_format_bytes((double)used, want, sizeof want),
+                              session->share != NULL ? " for shared memory (MADV_COLLAPSE of Linux 6.1 "
+                                                       "and later, or shmem_enabled)" : "");
+}
+
 enum ep_status ep_comm_record_fill(struct ep_session *session,
                                    const struct ep_comm_setting *setting, enum ep_op op,
                                    const void *state, const struct ep_harness_phases *phases,
@@ -472,6 +490,9 @@ enum ep_status ep_comm_record_fill(struct ep_session *session,
     record->huge_page_bytes = -huge;
     EP_TRY(fill_phases(setting, op, state, phases, record));
     if (ep_comm_is_root(setting->comm)) {
+        status = warn_of_small_pages(session, record);
+    }
+    if (ep_comm_is_root(setting->comm) && status == EP_OK) {
         status = fill_names(session, setting, op, state, record);
         if (status == EP_OK) {
             status = fill_features(session, setting, op, record);

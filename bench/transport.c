@@ -52,6 +52,19 @@ enum ep_status ep_transport_find(const char *name, const struct ep_transport **t
                         nearest != NULL ? "?" : "", all);
 }
 
+double ep_exchange_cache_fill(const struct ep_exchange *exchange, int64_t rank_bytes)
+{
+    const struct ep_comm *comm = exchange->comm;
+    const int own_node = ep_comm_node_of(comm, ep_comm_rank(comm));
+    int64_t num_ranks = 0;
+    for (int r = 0; r < ep_comm_size(comm); r++) {
+        num_ranks += ep_comm_node_of(comm, r) == own_node;
+    }
+    return exchange->cache_bytes > 0
+               ? (double)num_ranks * (double)rank_bytes / (double)exchange->cache_bytes
+               : 0;
+}
+
 bool ep_transport_has_way(const struct ep_transport *transport, const char *algorithm)
 {
     for (const char *const *way = transport->ways; way != NULL && *way != NULL; way++) {

@@ -34,6 +34,11 @@ struct ep_exchange {
     char *results;      /* [local tokens][combine_row_bytes] in token order; combine writes */
 };
 
+/** Bytes that the ranks of a node read and write, each about `rank_bytes`, over the bytes of the last-level
+ *  cache; 0 where that is not known. What passes a share of it is better copied by streaming stores:
+ *  cached ones read most lines from memory only to write them back. Source: bench/README.md, "shm". */
+double ep_exchange_cache_fill(const struct ep_exchange *exchange, int64_t rank_bytes);
+
 /** Where dispatch put the rows, and where combine takes the experts' results from. The rows of one
  *  expert are ordered by (source rank, token). Valid until the state is destroyed. */
 struct ep_expert_rows {

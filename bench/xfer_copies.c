@@ -4,6 +4,7 @@
 
 #include "bench/comm_mpi.h"
 #include "kernels/combine.h"
+#include "kernels/row_copy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,13 @@ enum ep_status ep_copies_allocate(struct ep_copies *c, const char *name, int64_t
     const int64_t widest =
         x->row_bytes > x->combine_row_bytes ? x->row_bytes : x->combine_row_bytes;
     void *memory = NULL;
+    static const double stream_fill = 0.5; /* of all three buffers of rows; "shm" in README.md */
+    static const double hint_fill = 2;
+    const int64_t summed = ep_copies_num_sent(c) + x->routing->num_tokens;
+    const int64_t moved = summed + 2 * received;
+    c->streams[EP_OP_DISPATCH] = ep_exchange_cache_fill(x, moved * x->row_bytes) > stream_fill;
+    c->streams[EP_OP_COMBINE] = ep_exchange_cache_fill(x, moved * x->combine_row_bytes) > stream_fill;
+    c->hints_sums = ep_exchange_cache_fill(x, summed * x->combine_row_bytes) > hint_fill;
     EP_TRY(ep_arena_alloc(x->arena, send_rows * widest, name, &memory));
     c->send = memory;
     EP_TRY(ep_arena_alloc(x->arena, recv_rows * widest, name, &memory));
@@ -141,76 +149,119 @@ static void find_positions(struct ep_copies *c)
     }
 }
 
+static void copy(const struct ep_copies *c, enum ep_op op, char *to, const char *from,
+                 int64_t size_bytes)
+{
+    if (c->streams[op]) {
+        ep_row_stream(to, from, (size_t)size_bytes);
+    } else {
+        memcpy(to, from, (size_t)size_bytes);
+    }
+}
+
 enum ep_status ep_copies_run_pack(void *state)
 {
     struct ep_copies *c = state;
     const struct ep_exchange *x = c->exchange;
     const int64_t top_k = x->routing->top_k;
     find_positions(c);
-#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
-    for (int64_t t = 0; t < x->routing->num_tokens; t++) {
-        for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
-            if (c->position[i] >= 0) {
-                memcpy(c->send + c->position[i] * x->row_bytes, x->tokens + t * x->row_bytes,
-                       (size_t)x->row_bytes);
+#pragma omp parallel num_threads(x->threads) if (x->threads > 1)
+    {
+#pragma omp for
+        for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+            for (int64_t i = t * top_k; i < (t + 1) * top_k; i++) {
+                if (c->position[i] >= 0) {
+                    copy(c, EP_OP_DISPATCH, c->send + c->position[i] * x->row_bytes,
+                         x->tokens + t * x->row_bytes, x->row_bytes);
+                }
             }
         }
+        ep_row_stream_end();
     }
     return EP_OK;
+}
+
+/* What came back for a token. Returns how many. */
+static int64_t find_terms(const struct ep_copies *c, int64_t token, const void **terms,
+                          float *weights)
+{
+    const struct ep_exchange *x = c->exchange;
+    int64_t num = 0;
+    for (int64_t j = token * x->routing->top_k; j < (token + 1) * x->routing->top_k; j++) {
+        if (c->position[j] >= 0) {
+            terms[num] = c->send + c->position[j] * x->combine_row_bytes;
+            weights[num++] = x->routing->topk_weight[j];
+        }
+    }
+    return num;
+}
+
+static void sum_token(const struct ep_copies *c, int64_t token)
+{
+    const struct ep_exchange *x = c->exchange;
+    const void *rows[EP_TRANSPORT_MAX_TOP_K];
+    const void *next[EP_TRANSPORT_MAX_TOP_K];
+    float weights[EP_TRANSPORT_MAX_TOP_K];
+    float ignored[EP_TRANSPORT_MAX_TOP_K];
+    struct ep_combine_hints hints = {.stream = c->hints_sums, .next = next};
+    if (c->hints_sums && token + 1 < x->routing->num_tokens) {
+        hints.num_next = find_terms(c, token + 1, next, ignored);
+    }
+    const int64_t num = find_terms(c, token, rows, weights);
+    ep_combine_row_hinted(x->combine_dtype, x->hidden, num, rows, weights, &hints,
+                          x->results + token * x->combine_row_bytes);
 }
 
 enum ep_status ep_copies_run_combine_unpack(void *state)
 {
     const struct ep_copies *c = state;
     const struct ep_exchange *x = c->exchange;
-    const int64_t top_k = x->routing->top_k;
-#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
-    for (int64_t t = 0; t < x->routing->num_tokens; t++) {
-        const void *rows[EP_TRANSPORT_MAX_TOP_K];
-        float weights[EP_TRANSPORT_MAX_TOP_K];
-        int64_t num = 0;
-        for (int64_t j = t * top_k; j < (t + 1) * top_k; j++) {
-            if (c->position[j] >= 0) {
-                rows[num] = c->send + c->position[j] * x->combine_row_bytes;
-                weights[num++] = x->routing->topk_weight[j];
-            }
+#pragma omp parallel num_threads(x->threads) if (x->threads > 1)
+    {
+#pragma omp for
+        for (int64_t t = 0; t < x->routing->num_tokens; t++) {
+            sum_token(c, t);
         }
-        ep_combine_row(x->combine_dtype, x->hidden, num, rows, weights,
-                       x->results + t * x->combine_row_bytes);
+        ep_row_stream_end();
     }
     return EP_OK;
 }
 
 /* Each (expert, source) block is one run of rows on both sides. */
-static void move_blocks(const struct ep_copies *c, int64_t row_bytes, char *by_source,
-                        char *by_expert, bool to_expert)
+static void move_blocks(const struct ep_copies *c, enum ep_op op, char *by_source, char *by_expert)
 {
-    const int threads = c->exchange->threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic)
-    for (int64_t e = 0; e < c->num_local; e++) {
-        char *expert_rows = by_expert + c->expert_start[e] * row_bytes;
-        for (int r = 0; r < c->num_ranks; r++) {
-            const int64_t block = r * c->num_local + e;
-            const size_t size = (size_t)(c->recv_count[block] * row_bytes);
-            char *source_rows = by_source + c->recv_start[block] * row_bytes;
-            memcpy(to_expert ? expert_rows : source_rows, to_expert ? source_rows : expert_rows,
-                   size);
-            expert_rows += size;
+    const struct ep_exchange *x = c->exchange;
+    const bool to_expert = op == EP_OP_DISPATCH;
+    const int64_t row_bytes = to_expert ? x->row_bytes : x->combine_row_bytes;
+#pragma omp parallel num_threads(x->threads) if (x->threads > 1)
+    {
+#pragma omp for schedule(dynamic)
+        for (int64_t e = 0; e < c->num_local; e++) {
+            char *expert_rows = by_expert + c->expert_start[e] * row_bytes;
+            for (int r = 0; r < c->num_ranks; r++) {
+                const int64_t block = r * c->num_local + e;
+                const int64_t size_bytes = c->recv_count[block] * row_bytes;
+                char *source_rows = by_source + c->recv_start[block] * row_bytes;
+                copy(c, op, to_expert ? expert_rows : source_rows,
+                     to_expert ? source_rows : expert_rows, size_bytes);
+                expert_rows += size_bytes;
+            }
         }
+        ep_row_stream_end();
     }
 }
 
 enum ep_status ep_copies_run_unpack(void *state)
 {
     const struct ep_copies *c = state;
-    move_blocks(c, c->exchange->row_bytes, c->recv, c->rows, true);
+    move_blocks(c, EP_OP_DISPATCH, c->recv, c->rows);
     return EP_OK;
 }
 
 enum ep_status ep_copies_run_combine_pack(void *state)
 {
     const struct ep_copies *c = state;
-    move_blocks(c, c->exchange->combine_row_bytes, c->recv, c->outputs, false);
+    move_blocks(c, EP_OP_COMBINE, c->recv, c->outputs);
     return EP_OK;
 }
 

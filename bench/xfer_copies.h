@@ -20,6 +20,8 @@ struct ep_copies {
     int64_t *recv_start;   /* [num_ranks][num_local] first row of the block in the receive buffer */
     int64_t *expert_start; /* [num_local + 1] first row of each expert in `rows` */
     int *ints;             /* [4][num_ranks] scratch for MPI's arguments */
+    bool streams[EP_NUM_OPS]; /* copies pass the caches */
+    bool hints_sums;          /* combine fetches rows ahead, and writes past the caches */
     char *send;            /* rows in key order */
     char *recv;            /* rows in (source, expert) order */
     char *rows;            /* rows in (expert, source) order */

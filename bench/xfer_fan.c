@@ -35,10 +35,11 @@ static enum ep_status allocate(struct ep_fan *f)
     f->offset = calloc(members * NUM_SHOWN, sizeof *f->offset);
     f->next = calloc(counts + 1, sizeof *f->next);
     f->expert_start = calloc((size_t)f->num_local + 1, sizeof *f->expert_start);
+    f->pull_start = calloc(members * (size_t)f->num_local + 1, sizeof *f->pull_start);
     f->row_entry = calloc((size_t)f->max_rows + 1, sizeof *f->row_entry);
     f->place = calloc((size_t)f->max_entries + 1, sizeof *f->place);
     if (f->member_at == NULL || f->entry_at == NULL || f->shown == NULL || f->offset == NULL || f->next == NULL ||
-        f->expert_start == NULL || f->row_entry == NULL || f->place == NULL) {
+        f->expert_start == NULL || f->pull_start == NULL || f->row_entry == NULL || f->place == NULL) {
         status = ep_error_set(EP_ENOMEM, "no memory for tables of %" PRId64 " copies",
                               f->max_entries);
         goto out;
@@ -188,27 +189,30 @@ void ep_fan_fini(struct ep_fan *f)
     free(f->world_rank);
     free(f->next);
     free(f->expert_start);
+    free(f->pull_start);
     free(f->row_entry);
     free(f->place);
     ep_comm_destroy(f->comm);
     *f = (struct ep_fan){0};
 }
 
-/* Streaming stores where all rows that the node reads and writes pass a quarter of the last-level cache: then
- * cached stores read most lines first, only to write them back. Of what stays in the caches, rows
- * with many copies are pushed, being read once; with few copies an owner that pulls has them in its
- * own cache afterwards. Source: bench/README.md, "shm". The same on all ranks. */
+/* Of what stays in the caches, rows with many copies are pushed, being read once; with few copies an owner
+ * that pulls has them in its own cache afterwards. Sums write one row in k + 1, so that their hints pay only
+ * where no cache can hold the rows. Source: bench/README.md, "shm". The same on all ranks. */
 static enum ep_status choose_way(struct ep_fan *f)
 {
-    enum { CACHE_SHARE = 4, MANY_COPIES = 4 };
+    enum { MANY_COPIES = 4 };
+    static const double stream_fill = 0.5;
+    static const double hint_fill = 2;
     const struct ep_exchange *x = f->exchange;
     int64_t sums[2] = {f->num_rows, f->num_entries};
     const enum ep_status status = ep_comm_sum_i64(f->comm, sums, 2);
+    const int64_t mean_rows = (sums[0] + sums[1]) / f->num_members;
+    f->hints_sums = ep_exchange_cache_fill(x, mean_rows * x->combine_row_bytes) > hint_fill;
     if (f->forced) {
         return status;
     }
-    const int64_t moved_bytes = (sums[0] + sums[1]) * x->row_bytes;
-    if (x->cache_bytes > 0 && moved_bytes > x->cache_bytes / CACHE_SHARE) {
+    if (ep_exchange_cache_fill(x, mean_rows * x->row_bytes) > stream_fill) {
         f->way = EP_FAN_PUSH_STREAM;
     } else {
         f->way = sums[1] >= MANY_COPIES * sums[0] ? EP_FAN_PUSH : EP_FAN_PULL;
@@ -318,6 +322,22 @@ static void find_places(struct ep_fan *f)
     }
 }
 
+/* Where each member's list has the copies for each own expert. */
+static void find_lists(struct ep_fan *f)
+{
+    for (int m = 0; m < f->num_members; m++) {
+        int64_t listed = 0;
+        for (int64_t key = 0; key < f->key_start[f->member + 1]; key++) {
+            if (key >= f->key_start[f->member]) {
+                f->pull_start[m * f->num_local + key - f->key_start[f->member]] = listed;
+            }
+            for (int node = 0; node < f->num_nodes; node++) {
+                listed += f->shown[m].count[node * f->num_keys + key];
+            }
+        }
+    }
+}
+
 static bool pulls(const struct ep_fan *f)
 {
     return f->way == EP_FAN_PULL || f->way == EP_FAN_PULL_STREAM;
@@ -343,6 +363,9 @@ enum ep_status ep_fan_count(struct ep_fan *f, const struct ep_stage_entry *entri
     if (status == EP_OK) {
         find_starts(f);
         find_places(f);
+        if (pulls(f)) {
+            find_lists(f);
+        }
     }
     return status;
 }
@@ -378,12 +401,7 @@ static void pull_expert(const struct ep_fan *f, int64_t expert)
     const int64_t key = f->key_start[f->member] + expert;
     for (int step = 0; step < f->num_members; step++) { /* each begins with another member */
         const int from = (f->member + step) % f->num_members;
-        int64_t listed = 0;
-        for (int64_t k = 0; k < key; k++) {
-            for (int node = 0; node < f->num_nodes; node++) {
-                listed += f->shown[from].count[node * f->num_keys + k];
-            }
-        }
+        int64_t listed = f->pull_start[from * f->num_local + expert];
         int64_t row = f->expert_start[expert];
         for (int source = 0; source < num_ranks; source++) {
             const int holder = f->rank_index[source];
@@ -444,6 +462,38 @@ enum ep_status ep_fan_out(struct ep_fan *f)
     return ep_fan_sync(f);
 }
 
+/* The results of a row, where the experts left them. Returns how many. */
+static int64_t find_terms(const struct ep_fan *f, int64_t row, const void **terms)
+{
+    const size_t row_bytes = (size_t)f->exchange->combine_row_bytes;
+    const int64_t first = f->row_entry[row];
+    const int64_t num = f->row_entry[row + 1] - first;
+    EP_ASSERT(num <= EP_TRANSPORT_MAX_TOP_K);
+    for (int64_t i = 0; i < num; i++) {
+        const struct ep_fan_place *place = &f->place[first + i];
+        terms[i] = f->shown[place->member].outputs + (size_t)place->row * row_bytes;
+    }
+    return num;
+}
+
+static void sum_row(const struct ep_fan *f, int64_t row, char *sum)
+{
+    const struct ep_exchange *x = f->exchange;
+    const void *terms[EP_TRANSPORT_MAX_TOP_K];
+    const void *next[EP_TRANSPORT_MAX_TOP_K];
+    float weights[EP_TRANSPORT_MAX_TOP_K];
+    const int64_t num = find_terms(f, row, terms);
+    for (int64_t i = 0; i < num; i++) {
+        weights[i] = f->entries[f->row_entry[row] + i].weight;
+    }
+    const struct ep_combine_hints hints = {
+        .stream = f->hints_sums,
+        .num_next = f->hints_sums && row + 1 < f->num_rows ? find_terms(f, row + 1, next) : 0,
+        .next = next,
+    };
+    ep_combine_row_hinted(x->combine_dtype, x->hidden, num, terms, weights, &hints, sum);
+}
+
 enum ep_status ep_fan_sum(struct ep_fan *f, char *sums)
 {
     const struct ep_exchange *x = f->exchange;
@@ -451,19 +501,13 @@ enum ep_status ep_fan_sum(struct ep_fan *f, char *sums)
     if (status != EP_OK) {
         return status;
     }
-#pragma omp parallel for num_threads(x->threads) if (x->threads > 1)
-    for (int64_t row = 0; row < f->num_rows; row++) {
-        const void *terms[EP_TRANSPORT_MAX_TOP_K];
-        float weights[EP_TRANSPORT_MAX_TOP_K];
-        int64_t num = 0;
-        for (int64_t i = f->row_entry[row]; i < f->row_entry[row + 1]; i++) {
-            const struct ep_fan_place *place = &f->place[i];
-            terms[num] = f->shown[place->member].outputs +
-                         (size_t)place->row * (size_t)x->combine_row_bytes;
-            weights[num++] = f->entries[i].weight;
+#pragma omp parallel num_threads(x->threads) if (x->threads > 1)
+    {
+#pragma omp for
+        for (int64_t row = 0; row < f->num_rows; row++) {
+            sum_row(f, row, sums + (size_t)row * (size_t)x->combine_row_bytes);
         }
-        ep_combine_row(x->combine_dtype, x->hidden, num, terms, weights,
-                       sums + (size_t)row * (size_t)x->combine_row_bytes);
+        ep_row_stream_end();
     }
     return ep_fan_sync(f);
 }

@@ -44,6 +44,7 @@ struct ep_fan {
     const int32_t *rank_node, *rank_index; /* [all ranks] borrowed */
     enum ep_fan_way way;
     bool forced; /* by exchange->algorithm */
+    bool hints_sums; /* combine fetches rows ahead, and writes past the caches */
     int64_t num_keys, num_local;
     int32_t *key_start;         /* [num_members + 1] */
     int32_t *slot_key;          /* [num_slots] -1 on other nodes */
@@ -55,6 +56,7 @@ struct ep_fan {
     int32_t *member_at;         /* [num_nodes][num_keys] whose key it is */
     int32_t *entry_at;          /* [num_entries] (node of the source, key) */
     int64_t *expert_start;      /* [num_local + 1] */
+    int64_t *pull_start;        /* [num_members][num_local] in the member's list */
     const struct ep_stage_entry *entries; /* borrowed, from ep_fan_count on */
     int64_t num_entries, num_rows;
     int64_t max_entries, max_rows; /* there is room for */

@@ -47,7 +47,7 @@ EP_BEST_ISA static void sum_bf16(int64_t begin, int64_t hidden, int64_t num_term
 #include <immintrin.h>
 
 #define TARGET_AVX512 __attribute__((target("avx512f")))
-enum { REGISTERS = 4, BLOCK_512 = 16 * REGISTERS };
+enum { REGISTERS = 4, BLOCK_512 = 16 * REGISTERS, LINE = 64 };
 
 /* As ep_bf16_from_f32, 16 at a time. */
 TARGET_AVX512 static __m256i round_bf16(__m512 values)
@@ -62,10 +62,11 @@ TARGET_AVX512 static __m256i round_bf16(__m512 values)
 }
 
 /* The compiler's loop keeps the sums in memory, at 32 bytes a time: 16-bit elements in 64-byte vectors
- * are beyond avx512f for it. Here they stay in registers. Returns how many elements it did. */
+ * are beyond avx512f for it. Here they stay in registers. The next rows are fetched into L2 at the pace
+ * of these: a hardware prefetcher begins anew at every row and page. Returns how many elements it did. */
 TARGET_AVX512 static int64_t sum_bf16_avx512(int64_t hidden, int64_t num_terms,
                                              const void *const *rows, const float *weights,
-                                             uint16_t *out)
+                                             const struct ep_combine_hints *hints, uint16_t *out)
 {
     int64_t first = 0;
     for (; first + BLOCK_512 <= hidden; first += BLOCK_512) {
@@ -83,16 +84,28 @@ TARGET_AVX512 static int64_t sum_bf16_avx512(int64_t hidden, int64_t num_terms,
                 sum[r] = _mm512_add_ps(sum[r], _mm512_mul_ps(weight, values));
             }
         }
-        for (int r = 0; r < REGISTERS; r++) {
-            _mm256_storeu_si256((__m256i *)(out + first + 16 * r), round_bf16(sum[r]));
+        for (int64_t t = 0; t < hints->num_next; t++) {
+            const char *next = (const char *)hints->next[t] + 2 * first;
+            _mm_prefetch(next, _MM_HINT_T1);
+            _mm_prefetch(next + LINE, _MM_HINT_T1);
+        }
+        for (int r = 0; r < REGISTERS; r += 2) {
+            const __m512i both = _mm512_inserti64x4(
+                _mm512_castsi256_si512(round_bf16(sum[r])), round_bf16(sum[r + 1]), 1);
+            if (hints->stream) {
+                _mm512_stream_si512((void *)(out + first + 16 * r), both);
+            } else {
+                _mm512_storeu_si512(out + first + 16 * r, both);
+            }
         }
     }
     return first;
 }
 #endif
 
-void ep_combine_row(enum ep_dtype dtype, int64_t hidden, int64_t num_terms,
-                    const void *const *rows, const float *weights, void *out)
+void ep_combine_row_hinted(enum ep_dtype dtype, int64_t hidden, int64_t num_terms,
+                           const void *const *rows, const float *weights,
+                           const struct ep_combine_hints *hints, void *out)
 {
     EP_ASSERT(dtype == EP_FP32 || dtype == EP_BF16);
     if (dtype == EP_FP32) {
@@ -102,8 +115,17 @@ void ep_combine_row(enum ep_dtype dtype, int64_t hidden, int64_t num_terms,
     int64_t begin = 0;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) {
-        begin = sum_bf16_avx512(hidden, num_terms, rows, weights, out);
+        struct ep_combine_hints possible = *hints;
+        possible.stream = hints->stream && (uintptr_t)out % LINE == 0;
+        begin = sum_bf16_avx512(hidden, num_terms, rows, weights, &possible, out);
     }
 #endif
     sum_bf16(begin, hidden, num_terms, rows, weights, out);
+}
+
+void ep_combine_row(enum ep_dtype dtype, int64_t hidden, int64_t num_terms,
+                    const void *const *rows, const float *weights, void *out)
+{
+    const struct ep_combine_hints none = {0};
+    ep_combine_row_hinted(dtype, hidden, num_terms, rows, weights, &none, out);
 }

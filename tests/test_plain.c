@@ -8,6 +8,7 @@
 #include "kernels/combine.h"
 #include "kernels/permute.h"
 #include "kernels/plain.h"
+#include "kernels/row_copy.h"
 #include "kernels/traffic.h"
 
 #include <math.h>
@@ -325,6 +326,51 @@ static void test_combine_bf16(void **state)
     assert_int_equal(sums[0] | sums[64] | sums[196], 0);
 }
 
+/* Hints change no sum: written past the caches where whole lines can be, and next to nothing else. */
+static void test_combine_hints(void **state)
+{
+    (void)state;
+    enum { HIDDEN = 197, MOST_OFF = 3 };
+    _Alignas(64) uint16_t sums[MOST_OFF + HIDDEN + 1];
+    uint16_t a[HIDDEN], b[HIDDEN], plain[HIDDEN];
+    const void *const rows[] = {a, b};
+    const float weights[] = {0.3f, 0.7f};
+    for (int h = 0; h < HIDDEN; h++) {
+        a[h] = ep_bf16_from_f32((float)h / 7);
+        b[h] = ep_bf16_from_f32(100 - (float)h / 3);
+    }
+    ep_combine_row(EP_BF16, HIDDEN, 2, rows, weights, plain);
+    for (int off = 0; off <= MOST_OFF; off += MOST_OFF) {
+        const struct ep_combine_hints hints = {.stream = true, .num_next = 2, .next = rows};
+        memset(sums, 0x5a, sizeof sums);
+        ep_combine_row_hinted(EP_BF16, HIDDEN, 2, rows, weights, &hints, sums + off);
+        ep_row_stream_end();
+        assert_memory_equal(sums + off, plain, sizeof plain);
+        assert_int_equal(sums[off + HIDDEN], 0x5a5a);
+    }
+}
+
+/* Any alignment, any length, and not a byte beside. */
+static void test_row_stream(void **state)
+{
+    (void)state;
+    enum { LONGEST = 300, AROUND = 70 };
+    char from[LONGEST + AROUND], to[LONGEST + 2 * AROUND];
+    for (int i = 0; i < LONGEST + AROUND; i++) {
+        from[i] = (char)(i * 7 + 1);
+    }
+    for (int size = 0; size <= LONGEST; size += 23) {
+        for (int off = 0; off < AROUND; off += 9) {
+            memset(to, 0, sizeof to);
+            ep_row_stream(to + off, from + off / 2, (size_t)size);
+            ep_row_stream_end();
+            assert_memory_equal(to + off, from + off / 2, size);
+            assert_int_equal(to[off + size], 0);
+            assert_true(off == 0 || to[off - 1] == 0);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,7 +378,8 @@ int main(void)
         cmocka_unit_test(test_plain_dispatch),  cmocka_unit_test(test_dispatch_sums_to_the_layer),
         cmocka_unit_test(test_permute_by_hand), cmocka_unit_test(test_permute_and_back),
         cmocka_unit_test(test_row_bytes),       cmocka_unit_test(test_models),
-        cmocka_unit_test(test_combine_bf16),
+        cmocka_unit_test(test_combine_bf16),     cmocka_unit_test(test_combine_hints),
+        cmocka_unit_test(test_row_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
