@@ -19,13 +19,16 @@ shift
 exec $EPBENCH_LAUNCHER -n "\$n" sh ranks.sh "\$@"
 END
 run() { "$EPBENCH" run --memory 20M --profile smoke "$@"; }
-visits() { # case, launch and number of each visit; kernels have a time budget: how many is not fixed
-    grep '"kind":"\(comm\|links\)"' "$1/records.jsonl" |
+visits() { # case, launch and number of each visit; links and kernels take as many as their time allows
+    grep '"kind":"comm"' "$1/records.jsonl" |
         sed 's/.*"case":"\([^"]*\)".*"launch_idx":\([0-9]*\).*"visit_idx":\([0-9]*\).*/\1 \2 \3/' |
         sort
 }
 
 run -n 2 -o whole >out 2>err || fail "the run that nobody disturbs failed"
+visits whole >asked
+[ -s asked ] || fail "a run without visits"
+grep -q over-budget whole/run.json && : >asked # nothing to compare with
 
 # $1: tenths of a second to wait, $2: the rank to kill
 kill_once() {
@@ -53,8 +56,9 @@ kill_once() {
     "$EPBENCH" run --resume killed -n 2 >out 2>err || fail "resume failed (rank $2 killed at $1/10 s)"
     [ -z "$(visits killed | uniq -d)" ] || fail "a visit twice: $(visits killed | uniq -d)"
     visits killed >got
-    visits whole >asked
-    cmp -s got asked || fail "resumed visits differ: $(diff asked got | head -n 5)"
+    if [ -s asked ] && ! grep -q over-budget killed/run.json; then # a machine so busy that even these took too long
+        cmp -s got asked || fail "resumed visits differ: $(diff asked got | head -n 5)"
+    fi
     [ -s killed/report.html ] || fail "the resumed run has no report"
 }
 
