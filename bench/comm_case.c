@@ -123,6 +123,17 @@ static struct ep_harness_plan plan_of(const struct ep_session *s, const struct e
     return plan;
 }
 
+/* Results that no expert computed are what was in memory before: among them subnormal numbers, which
+ * sums are slow on (1.7 times, Zen 4). */
+static void clear_outputs(const struct ep_comm_visit *v)
+{
+    struct ep_expert_rows rows;
+    if (v->setting.point->transport->view != NULL) {
+        v->setting.point->transport->view(v->state, &rows);
+        memset(rows.outputs, 0, (size_t)(rows.start[rows.num_experts] * v->exchange.combine_row_bytes));
+    }
+}
+
 enum ep_status ep_comm_visit_init(struct ep_session *s, struct ep_comm *comm,
                                   const struct ep_comm_case *point, struct ep_comm_visit *v)
 {
@@ -134,6 +145,7 @@ enum ep_status ep_comm_visit_init(struct ep_session *s, struct ep_comm *comm,
     EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
     v->op = EP_OP_DISPATCH;
     EP_TRY(ep_comm_visit_run(v)); /* combine needs one */
+    clear_outputs(v);
 out:
     return status;
 }
