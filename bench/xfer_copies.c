@@ -116,7 +116,7 @@ enum ep_status ep_copies_allocate(struct ep_copies *c, const char *name, int64_t
     const int64_t widest =
         x->row_bytes > x->combine_row_bytes ? x->row_bytes : x->combine_row_bytes;
     void *memory = NULL;
-    static const double stream_fill = 0.5; /* of all three buffers of rows; "shm" in README.md */
+    static const double stream_fill = 1; /* of all three buffers of rows; "shm" in README.md */
     static const double hint_fill = 2;
     const int64_t summed = ep_copies_num_sent(c) + x->routing->num_tokens;
     const int64_t moved = summed + 2 * received;

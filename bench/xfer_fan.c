@@ -202,7 +202,7 @@ void ep_fan_fini(struct ep_fan *f)
 static enum ep_status choose_way(struct ep_fan *f)
 {
     enum { MANY_COPIES = 4 };
-    static const double stream_fill = 0.5;
+    static const double stream_fill = 1;
     static const double hint_fill = 2;
     const struct ep_exchange *x = f->exchange;
     int64_t sums[2] = {f->num_rows, f->num_entries};
