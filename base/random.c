@@ -64,12 +64,22 @@ philox_lanes(uint64_t block, uint64_t use, uint64_t first_stream, uint64_t seed,
     memcpy(words[3], &c3, sizeof c3);
 }
 
-EP_BEST_ISA void ep_random_init_lanes(struct ep_random *random, uint64_t seed,
-                                   enum ep_random_use use, uint64_t first_stream,
-                                   int64_t num_words)
+EP_BEST_ISA void ep_random_fill_lanes(uint64_t seed, enum ep_random_use use, uint64_t first_stream,
+                                   int64_t num_words, uint64_t words[][EP_RANDOM_LANES])
+{
+    for (int64_t w = 0; w < num_words; w += BLOCK) {
+        philox_lanes((uint64_t)(w / BLOCK), (uint64_t)use, first_stream, seed, words + w);
+    }
+}
+
+void ep_random_init_lanes(struct ep_random *random, uint64_t seed, enum ep_random_use use,
+                          uint64_t first_stream, int64_t num_words)
 {
     const int num_blocks = (int)(num_words + BLOCK - 1) / BLOCK;
-    EP_ASSERT(num_blocks * BLOCK <= EP_RANDOM_WORDS);
+    const int num_left = num_blocks * BLOCK;
+    uint64_t words[EP_RANDOM_WORDS][EP_RANDOM_LANES];
+    EP_ASSERT(num_left <= EP_RANDOM_WORDS);
+    ep_random_fill_lanes(seed, use, first_stream, num_words, words);
     for (int l = 0; l < EP_RANDOM_LANES; l++) {
         const uint64_t s = first_stream + (uint64_t)l;
         random[l].key[0] = (uint32_t)seed;
@@ -78,16 +88,9 @@ EP_BEST_ISA void ep_random_init_lanes(struct ep_random *random, uint64_t seed,
         random[l].counter[1] = (uint32_t)use;
         random[l].counter[2] = (uint32_t)s;
         random[l].counter[3] = (uint32_t)(s >> 32);
-        random[l].num_left = num_blocks * BLOCK;
-    }
-    for (int block = 0; block < num_blocks; block++) {
-        uint64_t words[BLOCK][EP_RANDOM_LANES];
-        philox_lanes((uint64_t)block, (uint64_t)use, first_stream, seed, words);
-        const int first = EP_RANDOM_WORDS - (num_blocks - block) * BLOCK;
-        for (int l = 0; l < EP_RANDOM_LANES; l++) {
-            for (int w = 0; w < BLOCK; w++) {
-                random[l].words[first + w] = (uint32_t)words[w][l];
-            }
+        random[l].num_left = num_left;
+        for (int w = 0; w < num_left; w++) {
+            random[l].words[EP_RANDOM_WORDS - num_left + w] = (uint32_t)words[w][l];
         }
     }
 }

@@ -44,6 +44,12 @@ void ep_random_init(struct ep_random *random, uint64_t seed, enum ep_random_use 
 void ep_random_init_lanes(struct ep_random *random, uint64_t seed, enum ep_random_use use,
                           uint64_t first_stream, int64_t num_words);
 
+/** The first words of those streams alone, for generators that work on all lanes at once.
+ *  num_words  rounded up to a multiple of 4
+ *  words      [num_words so rounded][EP_RANDOM_LANES] overwritten: word w of stream l in words[w][l], below 2^32 */
+void ep_random_fill_lanes(uint64_t seed, enum ep_random_use use, uint64_t first_stream,
+                          int64_t num_words, uint64_t words[][EP_RANDOM_LANES]);
+
 uint32_t ep_random_u32(struct ep_random *random);
 uint64_t ep_random_u64(struct ep_random *random);
 

@@ -48,6 +48,12 @@ static inline bool ep_sample_has(const int32_t *values, int64_t num, int32_t val
     return found;
 }
 
+/** Whether ep_sample_subset draws by Floyd's algorithm. */
+static inline bool ep_sample_is_few(int64_t limit, int64_t num)
+{
+    return num * num <= 16 * limit;
+}
+
 /** `num` distinct numbers of [0, limit), every set equally likely; 0 <= num <= limit.
  *  Few of many: Floyd's algorithm (CACM 30(9), 1987, "A sample of brilliance"), num draws and
  *  num^2 / 2 comparisons; many of few: selection sampling (Knuth 3.4.2, algorithm S), limit draws.
@@ -55,7 +61,7 @@ static inline bool ep_sample_has(const int32_t *values, int64_t num, int32_t val
 static inline void ep_sample_subset(struct ep_random *random, int64_t limit, int64_t num,
                                     int32_t *values)
 {
-    if (num * num <= 16 * limit) {
+    if (ep_sample_is_few(limit, num)) {
         for (int64_t i = 0; i < num; i++) {
             const int32_t last = (int32_t)(limit - num + i);
             const int32_t drawn = (int32_t)ep_sample_below(random, (uint32_t)last + 1);
@@ -70,5 +76,11 @@ static inline void ep_sample_subset(struct ep_random *random, int64_t limit, int
         }
     }
 }
+
+/** The subsets of `num_tokens` streams from `first_stream`, each as ep_sample_subset would draw it from its own
+ *  stream, several streams at once.
+ *  values  [num_tokens][num] overwritten */
+void ep_sample_subsets(uint64_t seed, enum ep_random_use use, uint64_t first_stream,
+                       int64_t num_tokens, int64_t limit, int64_t num, int32_t *values);
 
 #endif

@@ -2,6 +2,7 @@
 /* Drawing experts in proportion to a popularity, one after another, without replacement. */
 #include "kernels/skew_popularity.h"
 
+#include "base/isa.h"
 #include "kernels/sample.h"
 
 #include <inttypes.h>
@@ -156,10 +157,10 @@ enum ep_status ep_popularity_fill_shares(const struct ep_skew *skew, int64_t num
 }
 
 /* The high half of word * n picks a column, the low half decides within it. */
-static inline int32_t draw_one(const struct state *state, uint32_t n, struct ep_random *random)
+static inline int32_t look_up(const struct column *columns, uint32_t n, uint32_t word)
 {
-    const uint64_t product = (uint64_t)ep_sample_word(random) * n;
-    const struct column *column = &state->columns[product >> 32];
+    const uint64_t product = (uint64_t)word * n;
+    const struct column *column = &columns[product >> 32];
     return (uint32_t)product < column->threshold ? column->expert : column->alias;
 }
 
@@ -195,7 +196,7 @@ static void draw_token(const struct ep_router *router, struct ep_random *random,
     for (int64_t i = 0; i < router->top_k; i++) {
         int32_t expert = -1;
         for (int repeat = 0; expert < 0 && repeat < MAX_REPEATS; repeat++) {
-            expert = draw_one(state, n, random);
+            expert = look_up(state->columns, n, ep_sample_word(random));
             const bool again = marked ? (taken[expert / 64] >> expert % 64 & 1) != 0
                                       : ep_sample_has(experts, i, expert);
             expert = again ? -1 : expert;
@@ -217,16 +218,80 @@ static void draw_token(const struct ep_router *router, struct ep_random *random,
     }
 }
 
+static void draw_alone(const struct ep_router *router, uint64_t token, int32_t *experts)
+{
+    struct ep_random random;
+    ep_random_init(&random, router->seed, EP_RANDOM_ROUTING, token);
+    draw_token(router, &random, experts);
+}
+
+/* Experts of EP_RANDOM_LANES tokens. */
+typedef int32_t lanes __attribute__((vector_size(4 * EP_RANDOM_LANES)));
+
+/* Which draws of the tokens repeat an earlier one: not 0. */
+static inline __attribute__((always_inline)) void find_repeats(const lanes *drawn, int64_t num,
+                                                               lanes *repeats)
+{
+    for (int64_t i = 0; i < num; i++) {
+        lanes found = {0};
+        for (int64_t j = 0; j < i; j++) {
+            found |= drawn[j] == drawn[i];
+        }
+        repeats[i] = found;
+    }
+}
+
+/* As draw_token for groups of EP_RANDOM_LANES tokens: num_words draws of each at once, of which those that repeat
+ * none are taken in order, whatever their number, so that no branch depends on chance. A token for which they are too
+ * few is drawn alone. */
+static EP_BEST_ISA void draw_together(const struct ep_router *router, int64_t first_token,
+                                      int64_t num_groups, int64_t num_words, int32_t *topk_idx)
+{
+    const struct column *columns = ((const struct state *)router->state)->columns;
+    const uint32_t n = (uint32_t)router->num_experts;
+    const int64_t k = router->top_k;
+    for (int64_t g = 0; g < num_groups; g++) {
+        uint64_t words[EP_RANDOM_WORDS][EP_RANDOM_LANES];
+        lanes drawn[EP_RANDOM_WORDS];
+        lanes repeats[EP_RANDOM_WORDS];
+        const uint64_t first = (uint64_t)(first_token + g * EP_RANDOM_LANES);
+        ep_random_fill_lanes(router->seed, EP_RANDOM_ROUTING, first, num_words, words);
+        for (int64_t w = 0; w < num_words; w++) {
+            for (int l = 0; l < EP_RANDOM_LANES; l++) {
+                drawn[w][l] = look_up(columns, n, (uint32_t)words[w][l]);
+            }
+        }
+        find_repeats(drawn, num_words, repeats);
+        for (int l = 0; l < EP_RANDOM_LANES; l++) {
+            int32_t taken[EP_RANDOM_WORDS];
+            int32_t *experts = topk_idx + (g * EP_RANDOM_LANES + l) * k;
+            int64_t num = 0;
+            for (int64_t w = 0; w < num_words; w++) {
+                taken[num] = drawn[w][l];
+                num += repeats[w][l] == 0;
+            }
+            if (num >= k) {
+                memcpy(experts, taken, (size_t)k * sizeof *experts);
+            } else {
+                draw_alone(router, first + (uint64_t)l, experts);
+            }
+        }
+    }
+}
+
 void ep_popularity_generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                             int32_t *topk_idx)
 {
-    struct ep_random random[EP_RANDOM_LANES];
     const int64_t k = router->top_k;
-    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
-        num = ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, first_token + t,
-                               num_tokens - t, k + k / 2);
-        for (int64_t i = 0; i < num; i++) {
-            draw_token(router, &random[i], topk_idx + (t + i) * k);
-        }
+    const int64_t num_words = k + k / 2 < EP_RANDOM_WORDS ? k + k / 2 : EP_RANDOM_WORDS;
+    int64_t done = 0;
+    /* what is taken has at most num_words - k repeats, so that draw_token would not give up either */
+    if (num_words >= k && num_words - k < MAX_REPEATS) {
+        const int64_t num_groups = num_tokens / EP_RANDOM_LANES;
+        draw_together(router, first_token, num_groups, num_words, topk_idx);
+        done = num_groups * EP_RANDOM_LANES;
+    }
+    for (int64_t t = done; t < num_tokens; t++) {
+        draw_alone(router, (uint64_t)(first_token + t), topk_idx + t * k);
     }
 }

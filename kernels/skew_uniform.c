@@ -14,15 +14,8 @@ static enum ep_status parse(const char *params, struct ep_skew *skew)
 static void generate(const struct ep_router *router, int64_t first_token, int64_t num_tokens,
                      int32_t *topk_idx)
 {
-    struct ep_random random[EP_RANDOM_LANES];
-    const int64_t k = router->top_k;
-    for (int64_t t = 0, num = 0; t < num_tokens; t += num) {
-        num = ep_sample_tokens(random, router->seed, EP_RANDOM_ROUTING, first_token + t,
-                               num_tokens - t, k);
-        for (int64_t i = 0; i < num; i++) {
-            ep_sample_subset(&random[i], router->num_experts, k, topk_idx + (t + i) * k);
-        }
-    }
+    ep_sample_subsets(router->seed, EP_RANDOM_ROUTING, (uint64_t)first_token, num_tokens,
+                      router->num_experts, router->top_k, topk_idx);
 }
 
 const struct ep_skew_policy ep_skew_uniform = {

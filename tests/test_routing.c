@@ -3,6 +3,7 @@
 #include "tests/check.h"
 
 #include "kernels/routing.h"
+#include "kernels/sample.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -486,9 +487,33 @@ static void test_top_k_beyond_experts(void **state)
     close_rig(&rig);
 }
 
+/* Subsets drawn together are each stream's own, in whole and in broken groups; a limit of 2^30 makes one draw in
+ * four or so fail Lemire's first test, and 40 of 64 is drawn by selection. */
+static void test_subsets_together(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t limit, num;
+    } cases[] = {{8, 2}, {64, 6}, {256, 8}, {7, 7}, {257, 16}, {1 << 30, 8}, {300, 20}, {64, 40}};
+    enum { NUM_STREAMS = 37 };
+    int32_t together[NUM_STREAMS * 40];
+    int32_t alone[40];
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        const int64_t num = cases[c].num;
+        ep_sample_subsets(7, EP_RANDOM_TEST, 0xfffffff3, NUM_STREAMS, cases[c].limit, num, together);
+        for (int s = 0; s < NUM_STREAMS; s++) {
+            struct ep_random random;
+            ep_random_init(&random, 7, EP_RANDOM_TEST, UINT64_C(0xfffffff3) + (uint64_t)s);
+            ep_sample_subset(&random, cases[c].limit, num, alone);
+            assert_memory_equal(together + s * num, alone, (size_t)num * sizeof alone[0]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_subsets_together),
         cmocka_unit_test(test_contiguous),
         cmocka_unit_test(test_placement_lists),
         cmocka_unit_test(test_token_maps),
