@@ -63,7 +63,7 @@ static void print_help(FILE *out)
 {
     fprintf(out, "epbench: benchmarks and cost models for expert parallelism\n\n"
                  "usage: epbench COMMAND [options]\n"
-                 "       epbench COMMAND --help\n\n"
+                 "       epbench COMMAND --help, or epbench help COMMAND\n\n"
                  "commands:\n");
     for (const struct ep_command *c = commands; c->name != NULL; c++) {
         fprintf(out, "  %-9s %s%s\n", c->name, c->summary, c->needs_ranks ? " (MPI)" : "");
@@ -92,9 +92,16 @@ static enum ep_status run_command(int argc, char **argv, char *title, size_t len
     if (argc < 2) {
         return ep_error_set(EP_EINVAL, "a command is missing; see epbench help");
     }
-    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
+    const bool asks_help = strcmp(argv[1], "help") == 0;
+    if ((asks_help && argc == 2) || strcmp(argv[1], "--help") == 0) {
         print_help(stdout);
         return EP_OK;
+    }
+    if (asks_help) { /* help COMMAND is COMMAND --help */
+        static char option[] = "--help";
+        argv[1] = argv[2];
+        argv[2] = option;
+        argc = 3;
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("epbench %s\n", ep_version());

@@ -11,6 +11,21 @@
 #include <math.h>
 #include <string.h>
 
+/* What a case counts, in units of which tables show 0.1 to some hundreds. */
+static const char *rate_unit(const struct ep_kernels_case *one, double *amount)
+{
+    if (one->flops > 0.0) {
+        *amount = one->flops / 1e9;
+        return "GF/s";
+    }
+    if (one->items > 0.0) {
+        *amount = one->items / 1e6;
+        return "Mpairs/s";
+    }
+    *amount = one->bytes / 1e9;
+    return "GB/s";
+}
+
 /* Cases come in pairs: on one rank, then on all. */
 static enum ep_status print_basics(const struct ep_kernels_cases *cases, int num_ranks, FILE *out)
 {
@@ -22,16 +37,17 @@ static enum ep_status print_basics(const struct ep_kernels_cases *cases, int num
     EP_TRY(ep_table_create(headers, num_ranks > 1 ? 4 : 3, &table));
     for (int64_t i = 0; i < num; i++) {
         const struct ep_kernels_case *one = items[i];
-        const double amount = one->flops > 0.0 ? one->flops : one->bytes;
+        double amount = 0.0;
+        const char *unit = rate_unit(one, &amount);
         if (one->ranks_active == 1) {
             const char *end = strstr(one->name, "/ranks:");
             ep_table_add(table, "%.*s", (int)(end - one->name), one->name);
-            ep_table_add(table, "%s", one->flops > 0.0 ? "GF/s" : "GB/s");
+            ep_table_add(table, "%s", unit);
         }
         if (isnan(one->median_s)) { /* a signal came before it */
             ep_table_add(table, "-");
         } else {
-            ep_table_add(table, "%.1f", amount / one->median_s / 1e9);
+            ep_table_add(table, "%.1f", amount / one->median_s);
         }
     }
     EP_TRY(ep_table_print(table, out));

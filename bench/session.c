@@ -108,9 +108,10 @@ static enum ep_status describe_machine(struct ep_session *s)
     const struct ep_machine *machine = s->topo->hosts[0].machine;
     const double memory_bytes =
         (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    EP_TRY(ep_record_set_text(&s->run.machine, "%s, %lld packages, %lld cores, %.1f GiB memory",
+    EP_TRY(ep_record_set_text(&s->run.machine, "%s, %lld package%s, %lld core%s, %.1f GiB memory",
                               machine->model[0] != '\0' ? machine->model : "unknown CPU",
-                              (long long)machine->num_packages, (long long)machine->num_cores,
+                              (long long)machine->num_packages, machine->num_packages == 1 ? "" : "s",
+                              (long long)machine->num_cores, machine->num_cores == 1 ? "" : "s",
                               memory_bytes / 0x1p30));
     for (int64_t i = 0; i < machine->num_caches; i++) {
         const struct ep_machine_cache *cache = &machine->caches[i];
@@ -244,6 +245,10 @@ enum ep_status ep_session_open(int argc, char **argv, const struct ep_session_op
     enum ep_status status = EP_OK;
     char **cpusets = NULL;
     if (ep_options_launcher_rank() < 0) {
+        if (options->output != NULL && access(options->output, F_OK) == 0) { /* before ranks are started */
+            return ep_error_set(EP_EINVAL, "%s: exists already; name a new directory, or add to this one by "
+                                "--append (nothing is written over)", options->output);
+        }
         const struct ep_launch_plan plan = {
             .num_ranks = options->num_ranks,
             .launcher = options->launcher,

@@ -28,10 +28,10 @@ enum {
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What an expert takes, and what becomes of the rest:", 5},
     {"capacity-rule", KEY_RULE, "RULE", 0,
-     "plain, megatron, deepspeed, fairseq, gshard, switch, fastmoe, tutel, megablocks: rows of an "
-     "expert as that system computes them",
+     "plain, megatron, deepspeed, fairseq (top-1 and 2), gshard (top-2), switch (top-1), fastmoe, tutel, "
+     "megablocks: rows of an expert as that system computes them",
      5},
-    {"capacity-factor", KEY_FACTOR, "F", 0, "its capacity factor (default: the system's own)", 5},
+    {"capacity-factor", KEY_FACTOR, "F", 0, "its capacity factor (default: the system's own; plain and megatron have none and need it)", 5},
     {"min-capacity", KEY_MIN, "ROWS", 0, "its floor (default: the system's own)", 5},
     {"capacity-align", KEY_ALIGN, "N", 0, "round up to a multiple of N (tutel, gshard, deepspeed)", 5},
     {"capacity-eval", KEY_EVAL, "F", 0, "evaluation: this fraction of the tokens (fairseq)", 5},

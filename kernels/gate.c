@@ -47,7 +47,7 @@ static enum ep_status find_policy(const char *text, const struct ep_gate_policy 
                ? ep_error_set(EP_EINVAL, "unknown router '%s'; did you mean '%s'?", text, nearest)
                : ep_error_set(EP_EINVAL,
                               "unknown router '%s'; top1, top2, softmax, sigmoid-group, "
-                              "... expected (see --help)",
+                              "... expected (`epbench route --list-routers`; a skew goes to --skew)",
                               text);
 }
 

@@ -31,7 +31,7 @@ enum option_key {
 static const struct argp_option model_options[] = {
     {NULL, 0, NULL, 0, "The model:", 1},
     {"model", KEY_MODEL, "NAME", 0, "a model of the zoo (`epbench models`) or of --model-file", 1},
-    {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own: CSV or JSON, as README.md says",
+    {"model-file", KEY_MODEL_FILE, "FILE", 0, "models of your own: CSV or JSON, as kernels/README.md says",
      1},
     {"experts", KEY_EXPERTS, "N", 0, "routed experts of a layer", 1},
     {"top-k", KEY_TOP_K, "K", 0, "experts of each token", 1},

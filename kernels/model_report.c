@@ -94,7 +94,7 @@ static void print_legend(int64_t num_ranks, bool rumours, FILE *out)
                 " ranks; -: no way to deal\n",
                 num_ranks);
     } else {
-        fprintf(out, "share: routed of total\n");
+        fprintf(out, "share: routed of total; above 100 %% where the published total is rounded down\n");
     }
     if (rumours) {
         fprintf(out, "*: rumoured, never published by its makers\n");

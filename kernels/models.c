@@ -440,6 +440,22 @@ void ep_models_destroy(struct ep_models *models)
     free(models);
 }
 
+/* The models whose names begin with `name`, as far as they go into text [size]. False if not several do. */
+static bool list_kin(const struct ep_models *models, const char *name, char *text, size_t size)
+{
+    size_t used = 0;
+    int num = 0;
+    text[0] = '\0';
+    for (int64_t i = 0; i < models->num && name[0] != '\0'; i++) {
+        const char *candidate = models->models[i].name;
+        if (strncmp(candidate, name, strlen(name)) == 0 && used + strlen(candidate) + 3 < size) {
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", candidate);
+            num++;
+        }
+    }
+    return num > 1;
+}
+
 enum ep_status ep_models_find_any(const struct ep_models *models, const char *name,
                                   const struct ep_model **model)
 {
@@ -452,11 +468,16 @@ enum ep_status ep_models_find_any(const struct ep_models *models, const char *na
         names[i] = models->models[i].name;
         found = strcmp(names[i], name) == 0 ? &models->models[i] : found;
     }
+    char alike[160];
+    const bool has_kin = list_kin(models, name, alike, sizeof alike);
     const char *nearest = ep_options_nearest(name, names, (int)models->num);
     free(names);
     if (found != NULL) {
         *model = found;
         return EP_OK;
+    }
+    if (has_kin) {
+        return ep_error_set(EP_EINVAL, "unknown model '%s'; there are %s", name, alike);
     }
     return nearest != NULL
                ? ep_error_set(EP_EINVAL, "unknown model '%s'; did you mean '%s'?", name, nearest)

@@ -40,6 +40,12 @@ const char *ep_plan_rule_text(enum ep_plan_rule rule)
     return rule_texts[rule];
 }
 
+double ep_plan_idle_fraction(const struct ep_plan_config *config, const struct ep_plan *plan)
+{
+    const double waiting = (double)(plan->pp - 1);
+    return waiting / ((double)config->num_microbatches + waiting);
+}
+
 enum ep_plan_statistic ep_plan_deciding(const struct ep_plan_config *config)
 {
     return config->num_samples >= 100 ? EP_PLAN_P99 : EP_PLAN_WORST;

@@ -167,6 +167,10 @@ const char *ep_plan_collective_title(enum ep_plan_collective collective);
 /** The statistic that `fits` goes by: p99, or the worst below 100 samples. */
 enum ep_plan_statistic ep_plan_deciding(const struct ep_plan_config *config);
 
+/** Of a step's time, in which stages of equal time wait while the pipeline fills and drains:
+ *  (PP - 1) / (micro-batches + PP - 1). Source: Huang et al., "GPipe", NeurIPS 2019, section 2.3. */
+double ep_plan_idle_fraction(const struct ep_plan_config *config, const struct ep_plan *plan);
+
 /** Bytes of gradients and of optimizer state per parameter. Source: kernels/README.md, "Plans". */
 double ep_plan_gradient_bytes(void);
 double ep_plan_optimizer_bytes(const struct ep_plan_config *config);

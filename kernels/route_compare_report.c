@@ -88,10 +88,10 @@ static void print_head(const struct ep_compare *c, FILE *out)
     char row[32], policy[320];
     fprintf(out,
             "logits   %s%s, seed %" PRIu64 "\nshape    %" PRId64 " experts, %" PRId64
-            " ranks on %" PRId64 " nodes\ntokens   %" PRId64 ", at most %" PRId64
+            " ranks on %" PRId64 " node%s\ntokens   %" PRId64 ", at most %" PRId64
             " per rank, rows of %s\ncapacity %s\n\n",
             c->from_file ? "" : "Gumbel, popularity ", c->source, c->seed, c->num_experts,
-            c->num_ranks, c->num_nodes, c->num_tokens, c->tokens_per_rank,
+            c->num_ranks, c->num_nodes, c->num_nodes == 1 ? "" : "s", c->num_tokens, c->tokens_per_rank,
             ep_format_bytes((double)c->row_bytes, row, sizeof row),
             ep_capacity_is_set(&c->policy) ? ep_capacity_describe(&c->policy, policy, sizeof policy)
                                            : "none");
@@ -199,6 +199,15 @@ out:
     return status;
 }
 
+static bool has_unequal_top_k(const struct ep_compare *c)
+{
+    bool unequal = false;
+    for (int64_t i = 1; i < c->num_rows; i++) {
+        unequal = unequal || c->rows[i].config.top_k != c->rows[0].config.top_k;
+    }
+    return unequal;
+}
+
 static enum ep_status print_compare(const struct ep_compare *c, FILE *out)
 {
     print_head(c, out);
@@ -210,6 +219,9 @@ static enum ep_status print_compare(const struct ep_compare *c, FILE *out)
         fprintf(out,
                 "\nBytes are remote ones, dispatch only. Needed: most copies of one expert from "
                 "one rank; capacity: rows that an expert takes.\n");
+        if (has_unequal_top_k(c)) {
+            fprintf(out, "Routers of unequal k send unequal numbers of copies.\n");
+        }
         status = c->with_losses ? print_losses(c, out) : EP_OK;
     }
     return status;

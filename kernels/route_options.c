@@ -292,16 +292,32 @@ static const char *find_capacity(const struct ep_capacity_options *c)
     return NULL;
 }
 
+/* " --model, --ranks". text [size] */
+static const char *list_options(uint64_t uses, char *text, size_t size)
+{
+    text[0] = '\0';
+    for (int i = 0; i < EP_ROUTE_NUM_OPTIONS; i++) {
+        const size_t used = strlen(text);
+        if ((uses & EP_ROUTE_BIT(i)) != 0) {
+            snprintf(text + used, size - used, "%s %s", used > 0 ? "," : "",
+                     ep_route_option_name((enum ep_route_option)i));
+        }
+    }
+    return text;
+}
+
 enum ep_status ep_route_options_refuse(const struct ep_route_options *o, uint64_t uses,
                                        const char *mode)
 {
+    char text[512];
     for (int i = 0; i < EP_ROUTE_NUM_OPTIONS; i++) {
         const enum ep_route_option option = (enum ep_route_option)i;
         const char *name = option == EP_ROUTE_CAPACITY        ? find_capacity(&o->capacity)
                            : ep_route_option_given(o, option) ? ep_route_option_name(option)
                                                               : NULL;
         if (name != NULL && (uses & EP_ROUTE_BIT(i)) == 0) {
-            return ep_error_set(EP_EINVAL, "%s does not apply to %s", name, mode);
+            return ep_error_set(EP_EINVAL, "%s does not apply to %s, which takes%s and its own; leave it out",
+                                name, mode, list_options(uses, text, sizeof text));
         }
     }
     return EP_OK;

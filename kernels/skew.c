@@ -39,6 +39,15 @@ static enum ep_status find_policy(const char *text, const struct ep_skew_policy 
                : ep_error_set(EP_EINVAL, "unknown skew '%s'; %s expected", text, ep_skew_usages());
 }
 
+/* A skew without what it must have behind its colon. */
+static enum ep_status check_parameter(const char *text, const struct ep_skew_policy *policy)
+{
+    return policy->example == NULL
+               ? EP_OK
+               : ep_error_set(EP_EINVAL, "skew '%s': its parameter is missing; write %s, for example %s",
+                              text, policy->usage, policy->example);
+}
+
 /* --- modifiers ---------------------------------------------------------------------------- */
 
 static enum ep_status parse_modifier(const char *text, const char *whole, struct ep_skew *skew)
@@ -115,6 +124,9 @@ enum ep_status ep_skew_create_with(const char *text, const struct ep_trace_optio
     const char *modifiers = text + strlen(created->text);
     EP_TRY(find_policy(created->text, &created->policy));
     const char *colon = strchr(created->text, ':');
+    if (colon == NULL || colon[1] == '\0') {
+        EP_TRY(check_parameter(text, created->policy));
+    }
     created->trace_options = trace_options;
     EP_TRY(created->policy->parse(colon != NULL ? colon + 1 : "", created));
     created->trace_options = NULL;
@@ -146,7 +158,8 @@ static enum ep_status resolve_experts(const struct ep_skew *skew, int64_t given,
                                       int64_t *num_experts)
 {
     if (skew->num_experts == 0 && given == 0) {
-        return ep_error_set(EP_EINVAL, "--experts is needed for skew %s", skew->text);
+        return ep_error_set(EP_EINVAL, "--experts is needed for skew %s (or --model, which has them)",
+                            skew->text);
     }
     if (skew->num_experts == 0) {
         *num_experts = given;
@@ -174,7 +187,8 @@ enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_exp
         return status;
     }
     if (skew->top_k == 0 && top_k == 0) {
-        return ep_error_set(EP_EINVAL, "--top-k is needed for skew %s", skew->text);
+        return ep_error_set(EP_EINVAL, "--top-k is needed for skew %s (or --model, which has one)",
+                            skew->text);
     }
     if (skew->top_k != 0 && top_k != 0 && top_k != skew->top_k && !in_sweep) {
         return ep_error_set(EP_EINVAL,

@@ -95,6 +95,7 @@ static enum ep_status prepare_dirichlet(struct ep_router *router)
 const struct ep_skew_policy ep_skew_lognormal = {
     .name = "lognormal",
     .usage = "lognormal:S",
+    .example = "lognormal:1.0",
     .summary = "popularity exp(S z), z standard normal for each expert",
     .parse = parse_lognormal,
     .prepare = prepare_lognormal,
@@ -105,6 +106,7 @@ const struct ep_skew_policy ep_skew_lognormal = {
 const struct ep_skew_policy ep_skew_dirichlet = {
     .name = "dirichlet",
     .usage = "dirichlet:A",
+    .example = "dirichlet:0.5",
     .summary = "popularity of a symmetric Dirichlet distribution of concentration A",
     .parse = parse_dirichlet,
     .prepare = prepare_dirichlet,

@@ -29,6 +29,7 @@ struct ep_skew_policy {
     const char *name;    /* before the first colon */
     const char *usage;   /* "zipf:S" */
     const char *summary; /* one line */
+    const char *example; /* "zipf:1.0"; NULL = it may stand without a parameter */
     bool fixed;          /* says itself which experts: they cannot be permuted by source */
     /** params: the text after the colon, "" if none, without modifiers; errors name skew->text.
      * Required. */

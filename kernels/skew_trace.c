@@ -206,6 +206,7 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
 const struct ep_skew_policy ep_skew_trace = {
     .name = "trace",
     .usage = "trace:FILE|sample",
+    .example = "trace:sample",
     .summary =
         "recorded tokens in order, rank by rank, wrapping; experts and top-k are the trace's",
     .fixed = true,
@@ -218,6 +219,7 @@ const struct ep_skew_policy ep_skew_trace = {
 const struct ep_skew_policy ep_skew_counts = {
     .name = "counts",
     .usage = "counts:FILE|MODEL/DOMAIN/LAYER",
+    .example = "counts:mixtral-8x7b/c4/0",
     .summary = "tokens drawn so that the load on experts is that of recorded counts",
     .parse = parse_counts,
     .prepare = prepare,

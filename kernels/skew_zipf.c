@@ -64,6 +64,7 @@ static enum ep_status prepare_zipf(struct ep_router *router)
 const struct ep_skew_policy ep_skew_zipf = {
     .name = "zipf",
     .usage = "zipf:S",
+    .example = "zipf:1.0",
     .summary = "popularity rank^-S, experts permuted by the seed",
     .parse = parse_zipf,
     .prepare = prepare_zipf,
@@ -148,6 +149,7 @@ out:
 const struct ep_skew_policy ep_skew_gini = {
     .name = "gini",
     .usage = "gini:G",
+    .example = "gini:0.5",
     .summary = "popularity rank^-S with S solved so that expected expert loads have Gini G",
     .parse = parse_gini,
     .prepare = prepare_gini,

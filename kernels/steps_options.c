@@ -49,7 +49,7 @@ static const struct argp_option options[] = {
     {"sequence", KEY_SEQUENCE, "N", 0, "consecutive tokens of one cluster (default 8)", 6},
     {"lr", KEY_LR, "R", 0, "experts' learning rate in units of outputs / D (default 1)", 6},
     {"router-lr", KEY_ROUTER_LR, "R", 0, "router's learning rate in units of 1 / D (default 2)", 6},
-    {"output", 'o', "FILE", 0, "write every step's values as TSV; FILE must not exist", 6},
+    {"output", 'o', "FILE", 0, "with --steps: every step's values as TSV; FILE must not exist", 6},
     {0}};
 
 static enum ep_status parse_list(const char *text, const char *what, double max,

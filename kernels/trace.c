@@ -123,7 +123,7 @@ static enum ep_status load(const char *name, char *text, size_t length,
     }
     builder.trace->layer = -1;
     if (length == 0) {
-        status = ep_error_set(EP_EINVAL, "%s: is empty; a trace was expected", name);
+        status = ep_error_set(EP_EINVAL, "%s: is empty; a trace or counts were expected", name);
         goto out;
     }
     EP_TRY(choose_format(builder.options, &source, &format));
@@ -207,6 +207,14 @@ enum ep_status ep_trace_load(const char *spec, const struct ep_trace_options *op
     if (used.format != NULL && strcmp(used.format, ep_trace_counts.name) == 0 &&
         ep_counts_is_built_in(file)) {
         EP_TRY(ep_counts_load_built_in(file, &used, trace));
+        goto out;
+    }
+    if (used.format != NULL && strcmp(used.format, ep_trace_counts.name) == 0 &&
+        access(file, F_OK) != 0) {
+        status = ep_error_set(EP_EINVAL,
+                              "%s: no such file; counts that are built in are written as "
+                              "counts:mixtral-8x7b/c4/0 (MODEL/DOMAIN/LAYER)",
+                              file);
         goto out;
     }
     EP_TRY(ep_gzip_read(file, EP_TRACE_LIMIT_BYTES, &text, &length));

@@ -331,9 +331,9 @@ static void warn(struct ep_place_case *run)
         if (run->policies[i] == &ep_place_eplb &&
             run->shape.num_groups % run->shape.num_nodes != 0) {
             snprintf(add_warning(run), EP_PLACE_WARNING_SIZE,
-                     "%" PRId64 " nodes do not divide %" PRId64
-                     " groups: policy eplb is eplb-global here",
-                     run->shape.num_nodes, run->shape.num_groups);
+                     "experts in %" PRId64 " groups (--groups) cannot be shared out evenly to %" PRId64
+                     " nodes: policy eplb is eplb-global here",
+                     run->shape.num_groups, run->shape.num_nodes);
         }
     }
 }

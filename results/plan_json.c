@@ -196,6 +196,8 @@ static enum ep_status add_plan(const struct ep_plan_report *r, const struct ep_p
     EP_TRY(add_memory(r, p, plan));
     EP_TRY(add_bytes(p, plan));
     EP_TRY(ep_json_set(plan, "bytes_per_token", ep_json_real(p->bytes_per_token)));
+    EP_TRY(ep_json_set(plan, "pipeline_idle_fraction",
+                       ep_json_real(ep_plan_idle_fraction(r->config, p))));
     EP_TRY(add_received(r, p, plan));
     EP_TRY(ep_json_set(plan, "fits", p->fits < 0 ? json_null() : json_boolean(p->fits)));
     EP_TRY(ep_json_set(plan, "reason", json_string(p->reason)));

@@ -239,6 +239,7 @@ static void add_plan(const struct ep_plan_report *r, const struct ep_plan *p,
     add_gib(table, m->total[by]);
     add_gib(table, p->total_bytes);
     ep_table_add(table, "%.1f", p->bytes_per_token / 1024);
+    ep_table_add(table, "%.0f", 100 * ep_plan_idle_fraction(r->config, p));
     ep_table_add(table, "%s", p->fits == 1 ? "yes" : p->fits == 0 ? "NO" : "?");
 }
 
@@ -246,14 +247,14 @@ static enum ep_status print_plans(const struct ep_plan_report *r, int64_t most, 
 {
     static const char *const inference[] = {"form", "EP",        "TP",      "DP",  "PP",
                                             "ETP",  "EDP",       "weights", "act", "total",
-                                            "sent", "KiB/token", "fits"};
+                                            "sent", "KiB/token", "idle %", "fits"};
     static const char *const training[] = {"form",  "EP",   "TP",        "DP",    "PP",
                                            "ETP",   "EDP",  "weights",   "state", "act",
-                                           "total", "sent", "KiB/token", "fits"};
+                                           "total", "sent", "KiB/token", "idle %", "fits"};
     const int64_t num = most > 0 && most < r->set->num ? most : r->set->num;
     struct ep_table *table = NULL;
-    enum ep_status status = r->config->training ? ep_table_create(training, 14, &table)
-                                                : ep_table_create(inference, 13, &table);
+    enum ep_status status = r->config->training ? ep_table_create(training, 15, &table)
+                                                : ep_table_create(inference, 14, &table);
     if (status != EP_OK) {
         return status;
     }
@@ -263,12 +264,17 @@ static enum ep_status print_plans(const struct ep_plan_report *r, int64_t most, 
     fprintf(
         out,
         "\nThose that fit first, then by bytes sent per token. GiB on the fullest rank, %s;\n%sact "
-        "= activations and token buffers; sent: GiB that a rank sends in a step.\n",
+        "= activations and token buffers; sent: GiB that a rank sends in a step; idle: of a step's time, "
+        "while stages fill\nand drain, (PP - 1) / (micro-batches + PP - 1).\n",
         ep_plan_deciding(r->config) == EP_PLAN_P99 ? "at p99" : "worst sample",
         r->config->training ? "state = gradients and optimizer; " : "");
     status = ep_table_print(table, out);
     ep_table_destroy(table);
     fprintf(out, "first: %s\n", r->set->plans[0].reason);
+    if (r->set->plans[0].pp > 1) {
+        fprintf(out, "The order does not count idle time: --microbatches N for more of them, --pp 1 for plans "
+                     "without stages\n");
+    }
     if (num < r->set->num) {
         fprintf(out, "%" PRId64 " more: --all\n", r->set->num - num);
     }

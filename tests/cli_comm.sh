@@ -97,7 +97,7 @@ refused 2 "did you mean 'uniform'" comm --skew unifrom
 refused 2 'did you mean alltoall' comm --transport altoall
 refused 2 'contradicts trace:sample' comm --experts 16 --skew trace:sample
 refused 2 'cannot be opened' comm --skew trace:/nonexistent.csv
-refused 2 'exists already' comm -n 1 -o run
+refused 2 'exists already; name a new directory, or add to this one by --append' comm -n 1 -o run
 refused 3 'cannot be created' comm -n 1 -o /proc/nowhere
 refused 2 'no rank has a token' comm -n 2 --tokens-per-rank 0,0 -o a
 refused 2 'only 2 were started' comm -n 2 --ranks 3 -o a

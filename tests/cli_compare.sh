@@ -89,6 +89,7 @@ refused '--skew cannot be given with --logits' --compare top1 --logits L.csv --s
 refused 'L.csv: 2 experts; 4 expected' --compare top1 --logits L.csv --experts 4
 refused 'missing.npy' --compare top1 --logits missing.npy
 refused 'exceed 2^29 logits' --compare top1 --experts 2048 --ranks 64 --tokens 100000
+refused 'a skew goes to --skew' --compare zipf:1 --experts 8
 refused '--assignments does not apply to --compare' --compare top1 --assignments L.csv
 refused '--compare: item 2' --compare top1,,top2 --experts 8
 printf 'e0,e1\n1,x\n' >B.csv

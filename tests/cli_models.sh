@@ -76,6 +76,7 @@ has out '"experts": 64'
 grep -q '"experts": *64' run/records.jsonl || fail "comm did not take the file's experts"
 
 refused "did you mean 'deepseek-v3'" models deepseek-v33
+refused "there are deepseek-v2-lite, deepseek-v2, deepseek-v3" models deepseek
 refused 'unknown model' models zzzzzzzz
 refused '--ranks' models --ranks 0
 refused 'PRank' models --model-file PRank.csv

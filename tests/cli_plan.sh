@@ -40,6 +40,15 @@ has out '"fits": false'
 plan --world 4 --gpu-memory 200GiB --json - >out
 has out '"fits": true'
 
+# 4 stages wait 3 of (micro-batches + 3) parts of a step: 3/4 with one, 3/7 with four; without stages, never.
+plan --world 64 --pp 4 --ep 4 --tp 4 --json - >out
+has out '"pipeline_idle_fraction": 0.75'
+plan --world 64 --pp 4 --ep 4 --tp 4 --microbatches 4 >out
+has out '  43  ?'
+has out 'The order does not count idle time'
+plan --world 64 --pp 1 --ep 4 --tp 4 --json - >out
+has out '"pipeline_idle_fraction": 0.0'
+
 # Training, capacity, times, a model without a published total, a rumour.
 plan --world 64 --gpu-memory 80GiB --optimizer adam --shard-optimizer --recompute --microbatches 4 \
     --capacity-rule megatron --capacity-factor 1.25 --pad --bandwidth 400Gb/s --ranks 8 >out

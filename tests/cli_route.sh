@@ -111,12 +111,18 @@ has out '"skew": "zipf:1+source+masked:0.5"'
 grep -qE ' (1799|1800|1801)' out || fail 'of 2,000 tokens 90 % should have the expert'
 "$EPBENCH" route --help >out
 has out '--experts-to-ranks'
+"$EPBENCH" help route >out2
+cmp out out2 || fail 'help COMMAND is not COMMAND --help'
 
 plain="--assignments A.csv --experts-to-ranks 0,0,1,1 --token-bytes 8192"
 refused 'unknown option --skwe; did you mean --skew' --skwe uniform
 refused "unexpected argument 'x'" x
 refused '--experts is needed' --skew uniform
-refused '--top-k is needed' --experts 8
+refused '--top-k is needed for skew uniform (or --model' --experts 8
+refused 'counts that are built in are written as counts:mixtral-8x7b/c4/0' --skew counts:mixtral-8x7b
+refused "skew 'zipf': its parameter is missing; write zipf:S, for example zipf:1.0" --skew zipf --experts 8 --top-k 2
+refused "write hot:R[@RANK], for example hot:4" --skew hot --experts 8 --top-k 2
+refused "write gini:G, for example gini:0.5" --skew gini:+source --experts 8 --top-k 2
 refused "unknown skew 'zpif:1'; did you mean 'zipf'" --skew zpif:1 --experts 8 --top-k 2
 refused 'top-9 of 8 experts' --experts 8 --top-k 9
 refused "--experts: 'x' is not a whole number" --experts x

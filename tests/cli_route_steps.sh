@@ -66,6 +66,7 @@ refused 'no gradient' --steps 2 --aux-formula tutel-load-importance
 refused 'softmax or sigmoid' --steps 2 --score relu
 refused '--top-k 17: there are 16' --steps 2 --top-k 17
 refused 'whole sequences of 8' --steps 2 --tokens 100
+refused 'which takes --experts, --top-k, --tokens, --seed' --steps 2 --ranks 4
 refused '--skew does not apply to --steps' --steps 2 --skew uniform
 refused '--router does not apply' --steps 2 --router top1
 refused '--model does not apply' --steps 2 --model mixtral-8x7b

@@ -16,6 +16,7 @@ done
 [ "$(ls run/plots/*.svg | wc -l)" -ge 5 ] || fail "fewer than 5 figures"
 grep -q '^report: run/report.html' out || fail "the path of the report is not printed"
 grep -q 'a bare\|bare call' out || fail "the comparison with a bare call is not printed"
+grep -qE '^route/count/uniform +Mpairs/s +[0-9.]*[1-9]' out || fail "no rate of pairs is printed"
 for kind in comm links kernels layer; do
     grep -q "\"kind\":\"$kind\"" run/records.jsonl || fail "no $kind record"
 done

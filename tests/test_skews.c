@@ -379,13 +379,13 @@ static void test_bad_texts(void **state)
         const char *text;
         const char *says;
     } bad[] = {
-        {"lognormal", "deviation S"},
+        {"lognormal", "lognormal:S, for example"},
         {"lognormal:-1", "outside 0 to 100"},
         {"lognorml:1", "did you mean 'lognormal'"},
         {"dirichlet:0", "outside 0.001 to"},
         {"dirichlet:x", "concentration A"},
         {"gini:1.5", "outside 0 to 1"},
-        {"gini", "Gini coefficient G"},
+        {"gini", "for example gini:0.5"},
         {"zipf:1+masked:1", "below 1 expected"},
         {"zipf:1+masked:-0.1", "outside 0 to 1"},
         {"zipf:1+masked", "'+masked', +source or +masked:F expected"},
