@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { ALIGN_BYTES = 64, HUGE_PAGE_BYTES = 1 << 21 };
+enum { ALIGN_BYTES = 64, PAGE_BYTES = 1 << 12, HUGE_PAGE_BYTES = 1 << 21, MAX_ROW_BUFFERS = 16 };
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; kernels before refuse it */
@@ -26,6 +26,13 @@ struct ep_arena {
     int64_t limit_bytes;
     int64_t used_bytes;
     int64_t peak_bytes; /* touched so far */
+    enum ep_pages pages;
+    enum ep_buffers policy;
+    struct range {
+        int64_t first, size_bytes; /* on pages of its own, unless exact */
+    } rows[MAX_ROW_BUFFERS];
+    int num_rows;
+    int64_t rows_size_bytes, rows_used_bytes;
 };
 
 /* Page-aligned inside, for the advice; a kernel without huge pages refuses it, and for shared memory it
@@ -71,6 +78,7 @@ enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct 
     a->owns_mapping = true;
     a->base = align_huge(a->mapping);
     a->limit_bytes = limit_bytes;
+    a->pages = pages;
     advise(a, pages);
     *arena = a;
     return EP_OK;
@@ -89,6 +97,7 @@ enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes, enum ep_page
     a->limit_bytes = size_bytes - (a->base - a->mapping);
     EP_ASSERT(a->limit_bytes >= 0);
     a->collapses = pages == EP_PAGES_THP;
+    a->pages = pages;
     advise(a, pages);
     *arena = a;
     return EP_OK;
@@ -126,9 +135,104 @@ enum ep_status ep_arena_alloc(struct ep_arena *arena, int64_t size_bytes, const 
     return EP_OK;
 }
 
+/* --- buffers of rows ---------------------------------------------------------------------------- */
+
+static const char *const policies[] = {
+    [EP_BUFFERS_EXACT] = "exact",
+    [EP_BUFFERS_STATIC] = "static",
+    [EP_BUFFERS_DYNAMIC] = "dynamic",
+};
+
+const char *ep_buffers_name(enum ep_buffers policy)
+{
+    return policies[policy];
+}
+
+enum ep_status ep_buffers_parse(const char *text, enum ep_buffers *policy)
+{
+    for (int i = 0; i < EP_NUM_BUFFERS; i++) {
+        if (strcmp(text, policies[i]) == 0) {
+            *policy = (enum ep_buffers)i;
+            return EP_OK;
+        }
+    }
+    return ep_error_set(EP_EINVAL, "--buffers: '%s' is not exact, static or dynamic", text);
+}
+
+void ep_arena_begin_rows(struct ep_arena *arena, enum ep_buffers policy)
+{
+    arena->policy = policy;
+    arena->num_rows = 0;
+    arena->rows_size_bytes = 0;
+    arena->rows_used_bytes = 0;
+}
+
+static int64_t round_up(int64_t value, int64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+enum ep_status ep_arena_alloc_rows(struct ep_arena *a, int64_t num_rows, int64_t most_rows,
+                                   int64_t row_bytes, const char *what, void **memory)
+{
+    EP_ASSERT(num_rows >= 0);
+    const int64_t used_bytes = num_rows * row_bytes;
+    const int64_t most_bytes = (most_rows > num_rows ? most_rows : num_rows) * row_bytes;
+    const int64_t size_bytes = a->policy == EP_BUFFERS_STATIC ? most_bytes : used_bytes;
+    a->rows_used_bytes += used_bytes;
+    a->rows_size_bytes += size_bytes;
+    if (a->policy == EP_BUFFERS_EXACT) {
+        return ep_arena_alloc(a, size_bytes, what, memory);
+    }
+    const int64_t page_bytes = a->pages == EP_PAGES_THP ? HUGE_PAGE_BYTES : PAGE_BYTES;
+    const int64_t whole_bytes = round_up(size_bytes, page_bytes);
+    const int64_t gap_bytes = round_up(a->used_bytes, page_bytes) - a->used_bytes;
+    void *gap = NULL;
+    enum ep_status status = ep_arena_alloc(a, gap_bytes, what, &gap);
+    const int64_t first = a->used_bytes;
+    if (status == EP_OK) {
+        status = ep_arena_alloc(a, whole_bytes, what, memory);
+    }
+    if (status == EP_OK && whole_bytes > 0) {
+        EP_ASSERT(a->num_rows < MAX_ROW_BUFFERS && first % page_bytes == 0);
+        a->rows[a->num_rows++] = (struct range){first, whole_bytes};
+    }
+    return status;
+}
+
+void ep_arena_count_rows(const struct ep_arena *arena, int64_t *size_bytes, int64_t *used_bytes)
+{
+    *size_bytes = arena->rows_size_bytes;
+    *used_bytes = arena->rows_used_bytes;
+}
+
+bool ep_arena_renews(const struct ep_arena *arena)
+{
+    return arena->owns_mapping;
+}
+
+enum ep_status ep_arena_renew_rows(struct ep_arena *a)
+{
+    EP_ASSERT(a->owns_mapping && a->policy != EP_BUFFERS_EXACT);
+    for (int i = 0; i < a->num_rows; i++) {
+        char *at = a->base + a->rows[i].first;
+        const size_t size = (size_t)a->rows[i].size_bytes;
+        if (mmap(at, size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+            return ep_error_set(EP_ENOMEM, "the system refuses to map %zu bytes for buffers anew", size);
+        }
+        (void)madvise(at, size, a->pages == EP_PAGES_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+        for (size_t byte = 0; byte < size; byte += PAGE_BYTES) {
+            *(volatile char *)(at + byte) = 0;
+        }
+    }
+    return EP_OK;
+}
+
 void ep_arena_reset(struct ep_arena *arena)
 {
     arena->used_bytes = 0;
+    ep_arena_begin_rows(arena, EP_BUFFERS_EXACT);
 }
 
 int64_t ep_arena_used_bytes(const struct ep_arena *arena)

@@ -5,11 +5,20 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum ep_pages {
     EP_PAGES_4K, /* MADV_NOHUGEPAGE */
     EP_PAGES_THP /* MADV_HUGEPAGE; what the system really gives is in ep_arena_huge_bytes */
+};
+
+/** How buffers of rows, whose number a step decides, are sized and kept. */
+enum ep_buffers {
+    EP_BUFFERS_EXACT,   /* once, for the rows that the case has */
+    EP_BUFFERS_STATIC,  /* once, for the most rows that could come */
+    EP_BUFFERS_DYNAMIC, /* for the rows of each step, anew in each */
+    EP_NUM_BUFFERS
 };
 
 struct ep_arena;
@@ -30,6 +39,30 @@ void ep_arena_destroy(struct ep_arena *arena);
  *  `what` in the text. */
 EP_MUST_CHECK enum ep_status ep_arena_alloc(struct ep_arena *arena, int64_t size_bytes,
                                             const char *what, void **memory);
+
+/** A buffer of rows, as the policy of ep_arena_begin_rows has it: for `num_rows`, or where static for
+ *  `most_rows` if that is more. Else as ep_arena_alloc. */
+EP_MUST_CHECK enum ep_status ep_arena_alloc_rows(struct ep_arena *arena, int64_t num_rows,
+                                                 int64_t most_rows, int64_t row_bytes,
+                                                 const char *what, void **memory);
+
+/** From here on buffers of rows follow `policy`; those before are forgotten by the two below. */
+void ep_arena_begin_rows(struct ep_arena *arena, enum ep_buffers policy);
+
+/** Bytes of the buffers of rows: as they are, and as the rows that the case has need them. */
+void ep_arena_count_rows(const struct ep_arena *arena, int64_t *size_bytes, int64_t *used_bytes);
+
+/** True where buffers of rows can be given back and taken anew: not in memory that the caller keeps. */
+bool ep_arena_renews(const struct ep_arena *arena);
+
+/** Give the buffers of rows back to the system, and take as many bytes anew at the same addresses, untouched
+ *  ones being touched: what freeing and allocating large blocks costs. Contents are lost. Not with `exact`.
+ *  Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_arena_renew_rows(struct ep_arena *arena);
+
+/** "exact", "static" or "dynamic"; parse for --buffers. */
+const char *ep_buffers_name(enum ep_buffers policy);
+EP_MUST_CHECK enum ep_status ep_buffers_parse(const char *text, enum ep_buffers *policy);
 
 /** Give back all buffers; the pages stay, so that the next case starts on the same ones. */
 void ep_arena_reset(struct ep_arena *arena);

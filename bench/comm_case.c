@@ -2,6 +2,7 @@
 /* A visit of one case: what is set up, in which order it is measured, and how it is checked. */
 #include "bench/comm_visit.h"
 
+#include "base/stats.h"
 #include "bench/comm_record.h"
 #include "bench/flush.h"
 #include "bench/pattern.h"
@@ -16,10 +17,39 @@ enum { FLUSHED_CACHES = 3 }; /* last-level caches that are read to empty one */
 /* Shares of a visit's time: whole and phases of each operation. */
 static const double whole_share = 0.6;
 
+/* The other ranks would wait in the next exchange for one that has no buffers. */
+static void renew_buffers(struct ep_comm_visit *v)
+{
+    const double start_s = ep_comm_now_s();
+    const enum ep_status status = ep_arena_renew_rows(v->exchange.arena);
+    v->alloc_s[v->num_allocs++ % EP_COMM_VISIT_ALLOCS] = ep_comm_now_s() - start_s;
+    if (status != EP_OK) {
+        ep_comm_abort(v->setting.comm, status, ep_error_text());
+    }
+}
+
+/* A dispatch whose buffers are made in it, once the counts say how large. */
+static enum ep_status run_anew(struct ep_comm_visit *v)
+{
+    const struct ep_transport_op *op = &v->setting.point->transport->ops[v->op];
+    enum ep_status status = EP_OK;
+    bool has_buffers = false;
+    for (int i = 0; i < op->num_phases && status == EP_OK; i++) {
+        if (!has_buffers && strcmp(op->phases[i].name, "counts") != 0) {
+            renew_buffers(v);
+            has_buffers = true;
+        }
+        status = op->phases[i].run(v->state);
+    }
+    return status;
+}
+
 enum ep_status ep_comm_visit_run(void *visit)
 {
     struct ep_comm_visit *v = visit;
-    return ep_transport_run(v->setting.point->transport, v->op, v->state);
+    return v->op == EP_OP_DISPATCH && v->setting.point->buffers == EP_BUFFERS_DYNAMIC
+               ? run_anew(v)
+               : ep_transport_run(v->setting.point->transport, v->op, v->state);
 }
 
 static void begin_samples(void *ctx)
@@ -141,7 +171,12 @@ enum ep_status ep_comm_visit_init(struct ep_session *s, struct ep_comm *comm,
     *v = (struct ep_comm_visit){.setting = {.comm = comm, .point = point}};
     EP_TRY(ep_comm_agree(comm, set_up_routing(s, v)));
     EP_TRY(ep_comm_agree(comm, set_up_buffers(s, v)));
+    ep_arena_begin_rows(s->arena, point->buffers);
     EP_TRY(point->transport->create(&v->exchange, &v->state));
+    ep_arena_count_rows(s->arena, &v->rows_size_bytes, &v->rows_used_bytes);
+    if (point->buffers == EP_BUFFERS_STATIC && ep_arena_renews(s->arena)) { /* to see what that takes */
+        renew_buffers(v);
+    }
     EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
     v->op = EP_OP_DISPATCH;
     EP_TRY(ep_comm_visit_run(v)); /* combine needs one */
@@ -177,6 +212,36 @@ static struct ep_harness_work work_of(struct ep_comm_visit *v)
     return work;
 }
 
+/* What buffers of rows take, on the rank where that is most. */
+static enum ep_status fill_buffers(const struct ep_comm_visit *v, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    struct ep_comm *comm = v->setting.comm;
+    const enum ep_buffers policy = v->setting.point->buffers;
+    const char *sized_by = policy != EP_BUFFERS_STATIC                ? "counts"
+                           : ep_comm_setting_is_bounded(&v->setting) ? "capacity"
+                                                                     : "worst case";
+    int64_t most[3] = {v->rows_size_bytes, v->rows_used_bytes, v->rows_size_bytes - v->rows_used_bytes};
+    EP_TRY(ep_comm_max_i64(comm, most, 3));
+    double alloc_s[EP_COMM_VISIT_ALLOCS];
+    double median_s = NAN;
+    const int64_t num = v->num_allocs < EP_COMM_VISIT_ALLOCS ? v->num_allocs : EP_COMM_VISIT_ALLOCS;
+    if (num > 0) { /* on all ranks or on none */
+        memcpy(alloc_s, v->alloc_s, (size_t)num * sizeof *alloc_s);
+        ep_stats_sort(alloc_s, num);
+        median_s = ep_stats_median_sorted(alloc_s, num);
+        EP_TRY(ep_comm_max_f64(comm, &median_s, 1));
+    }
+    record->buffer_peak_bytes = most[0];
+    record->buffer_used_bytes = most[1];
+    record->buffer_waste_bytes = most[2];
+    record->buffer_alloc_s = median_s;
+    EP_TRY(ep_comm_agree(comm, ep_record_set_text(&record->buffer_policy, "%s", ep_buffers_name(policy))));
+    EP_TRY(ep_comm_agree(comm, ep_record_set_text(&record->buffer_sized_by, "%s", sized_by)));
+out:
+    return status;
+}
+
 enum ep_status ep_comm_visit_finish(struct ep_session *s, struct ep_comm_visit *v,
                                     const struct ep_comm_effort *effort, double time_s,
                                     const struct ep_harness_result *whole,
@@ -207,6 +272,7 @@ enum ep_status ep_comm_visit_finish(struct ep_session *s, struct ep_comm_visit *
     }
     record->visit_idx = visit_idx;
     EP_TRY(ep_comm_record_fill(s, &v->setting, v->op, v->state, &phases, record));
+    EP_TRY(fill_buffers(v, record));
 out:
     ep_harness_phases_fini(&phases);
     return status;

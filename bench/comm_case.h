@@ -30,6 +30,7 @@ struct ep_comm_case {
     struct ep_capacity_policy capacity; /* what experts take; all bytes set, cases are compared */
     const char *router;                 /* on logits of the skew's popularity; NULL = the skew's own */
     const char *style;                  /* of kernels/style.h that was asked for, or NULL */
+    enum ep_buffers buffers;            /* how buffers of rows are sized */
     bool cold;                          /* caches are emptied before every repetition */
     bool ops[EP_NUM_OPS];
 };

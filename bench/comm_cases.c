@@ -88,7 +88,8 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
     }
     const int64_t num_top_k = s->top_k.num > 0 ? s->top_k.num : 1;
     const int64_t total = s->tokens.num * s->hidden.num * num_top_k * s->ranks.num * s->num_skews *
-                          s->num_transports * s->num_dtypes * s->algorithms.num;
+                          s->num_transports * s->num_dtypes * s->algorithms.num *
+                          s->num_buffers;
     for (int64_t i = 0; i < total; i++) {
         int64_t index = i;
         struct ep_comm_case point;
@@ -103,6 +104,7 @@ static enum ep_status build_cases(struct ep_comm_sweep *s, int64_t world_size, u
         point.algorithm = ep_transport_takes(point.transport, s->algorithms.items[algorithm])
                               ? s->algorithms.items[algorithm]
                               : "default";
+        point.buffers = s->buffers[digit(&index, s->num_buffers)];
         point.num_ranks = s->ranks.items[digit(&index, s->ranks.num)];
         point.spread = s->spread;
         point.placement = s->options.placement;

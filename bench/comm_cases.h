@@ -29,6 +29,8 @@ struct ep_comm_sweep {
     enum ep_dtype combine_dtype;
     bool has_combine_dtype;
     struct ep_list algorithms;
+    enum ep_buffers buffers[EP_COMM_MAX_LIST];
+    int64_t num_buffers;
     bool spread;
     bool ops[EP_NUM_OPS];
     struct ep_models *models;

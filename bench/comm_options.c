@@ -27,6 +27,7 @@ enum {
     KEY_OP,
     KEY_PLACEMENT,
     KEY_REPLICAS,
+    KEY_BUFFERS,
     KEY_COLD,
     KEY_CHECK,
     KEY_LIMITS,
@@ -80,6 +81,9 @@ static const struct argp_option options[] = {
     {"time", KEY_TIME, "TIME", 0, "time for the whole sweep; what does not fit is listed", 3},
     {"warmup", KEY_WARMUP, "N", 0, "repetitions before samples (default 3)", 3},
     {"iters", KEY_ITERS, "N", 0, "samples at most (default: as the interval needs)", 3},
+    {"buffers", KEY_BUFFERS, "LIST", 0,
+     "of rows: exact (default: once, for the rows of the case), static (once, for the capacity or the worst "
+     "case), dynamic (for each step's rows, allocated in it)", 3},
     {"cold", KEY_COLD, NULL, 0, "empty the caches before every repetition", 3},
     {"bare", KEY_BARE, "TIME", 0,
      "also hold the exchange phase against a bare MPI_Alltoallv for that long", 3},
@@ -115,6 +119,7 @@ static const char **text_field(struct ep_comm_options *o, int key)
     case KEY_OP: return &o->ops;
     case KEY_TRACE_FORMAT: return &o->trace_format;
     case KEY_PLACEMENT: return &o->placement;
+    case KEY_BUFFERS: return &o->buffers;
     default: return NULL;
     }
 }

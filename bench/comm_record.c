@@ -337,14 +337,15 @@ char *ep_comm_case_name(const struct ep_session *session, const struct ep_comm_c
     }
     char *name = ep_format_new(
         "comm/%s/%s/%s/%s-%s/P%" PRId64 "-%s/t%" PRId64 "/h%" PRId64 "/e%" PRId64 "/k%" PRId64
-        "%s%s/%s/%s/thr%" PRId64 "/%s/%s/%s/%s",
+        "%s%s/%s/%s/thr%" PRId64 "/%s/%s%s%s/%s/%s",
         ep_op_name(op), point->transport->name, point->algorithm, ep_dtype_name(point->dtype),
         ep_dtype_name(point->combine_dtype), point->num_ranks, point->spread ? "spread" : "packed",
         tokens, point->hidden, point->experts, point->top_k, point->router != NULL ? "-" : "",
         point->router != NULL ? point->router : "", point->skew->text, capacity,
         session->options.threads,
         session->options.cadence == EP_CADENCE_STREAM ? "stream" : "barrier",
-        point->cold ? "cold" : "warm", ep_pages_name(session->options.pages), routing_id);
+        point->cold ? "cold" : "warm", point->buffers != EP_BUFFERS_EXACT ? "-" : "",
+        point->buffers != EP_BUFFERS_EXACT ? ep_buffers_name(point->buffers) : "", ep_pages_name(session->options.pages), routing_id);
     free(capacity);
     return name;
 }

@@ -140,6 +140,44 @@ static int64_t slot_rows(const struct ep_comm_setting *setting)
     return policy->rows > 0 || policy->pad ? ep_dropping_capacity(setting->dropping)->rows : 0;
 }
 
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+bool ep_comm_setting_is_bounded(const struct ep_comm_setting *setting)
+{
+    const struct ep_capacity_policy *policy = &setting->point->capacity;
+    const struct ep_capacity *capacity = ep_dropping_capacity(setting->dropping);
+    const bool at_receiver = policy->rule != NULL && policy->rule->at_receiver;
+    return ep_capacity_is_set(policy) && !capacity->by_need && !at_receiver;
+}
+
+/* The most rows that can come. A token is sent to an expert once, unless that is where overflow goes. */
+static void fill_most(const struct ep_comm_setting *setting, const struct ep_routing *routing,
+                      struct ep_exchange *x)
+{
+    const struct ep_token_map *map = &setting->map;
+    const struct ep_capacity *capacity = ep_dropping_capacity(setting->dropping);
+    const bool per_source = capacity->scope == EP_CAPACITY_PER_SOURCE;
+    const bool may_double = setting->point->capacity.overflow == EP_OVERFLOW_EXPERT;
+    const int32_t *experts = NULL;
+    const int64_t num_local =
+        ep_placement_local_experts(&setting->placement, ep_comm_rank(setting->comm), &experts);
+    const int64_t copies = routing->top_k; /* of a token */
+    x->most_sent = routing->num_tokens * copies;
+    x->most_received = map->num_tokens * (may_double ? copies : smaller(copies, num_local));
+    x->most_slot = map->max_tokens * (may_double ? copies : 1);
+    x->all_tokens = map->num_tokens;
+    if (ep_comm_setting_is_bounded(setting)) {
+        const int64_t rows = capacity->rows;
+        x->most_slot = smaller(x->most_slot, rows);
+        x->most_sent = smaller(x->most_sent, setting->placement.num_slots * rows);
+        x->most_received =
+            smaller(x->most_received, num_local * rows * (per_source ? map->num_ranks : 1));
+    }
+}
+
 enum ep_status ep_comm_setting_exchange(const struct ep_comm_setting *setting,
                                         const struct ep_routing *routing,
                                         struct ep_session *session, struct ep_exchange *exchange)
@@ -173,6 +211,7 @@ enum ep_status ep_comm_setting_exchange(const struct ep_comm_setting *setting,
         .tokens = tokens,
         .results = results,
     };
+    fill_most(setting, routing, exchange);
 out:
     return status;
 }

@@ -35,6 +35,9 @@ EP_MUST_CHECK enum ep_status ep_comm_setting_init(struct ep_comm *comm,
                                                   struct ep_comm_setting *setting);
 void ep_comm_setting_fini(struct ep_comm_setting *setting);
 
+/** True where a capacity that is known before any token is routed bounds what a rank receives. */
+bool ep_comm_setting_is_bounded(const struct ep_comm_setting *setting);
+
 /** What the transport is given: takes token rows and result rows from the session's arena, contents
  *  undefined. Not collective. Borrows setting and routing. */
 EP_MUST_CHECK enum ep_status ep_comm_setting_exchange(const struct ep_comm_setting *setting,

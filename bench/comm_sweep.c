@@ -57,6 +57,11 @@ static enum ep_status add_dtype(struct ep_comm_sweep *s, const char *text)
     return ep_dtype_parse(text, "--dtype", &s->dtypes[s->num_dtypes++]);
 }
 
+static enum ep_status add_buffers(struct ep_comm_sweep *s, const char *text)
+{
+    return ep_buffers_parse(text, &s->buffers[s->num_buffers++]);
+}
+
 static enum ep_status add_op(struct ep_comm_sweep *s, const char *text)
 {
     for (int op = 0; op < EP_NUM_OPS; op++) {
@@ -79,6 +84,7 @@ static enum ep_status parse_names(struct ep_comm_sweep *s)
         {"--skew", s->options.skew, "uniform", add_skew},
         {"--transport", s->options.transport, transport, add_transport},
         {"--dtype", s->options.dtype, "bf16", add_dtype},
+        {"--buffers", s->options.buffers, "exact", add_buffers},
         {"--op", s->options.ops, "dispatch,combine", add_op},
     };
     enum ep_status status = EP_OK;
@@ -211,6 +217,33 @@ static enum ep_status check_limits(const struct ep_comm_sweep *s)
                : EP_OK;
 }
 
+/* Who cannot size buffers of rows as is asked, and why. */
+static enum ep_status check_buffers(const struct ep_comm_sweep *s)
+{
+    for (int64_t i = 0; i < s->num_buffers; i++) {
+        const char *name = ep_buffers_name(s->buffers[i]);
+        if (s->buffers[i] == EP_BUFFERS_EXACT) {
+            continue;
+        }
+        if (s->options.limits) {
+            return ep_error_set(EP_EINVAL, "--limits with --buffers %s: transports of one point stand side by "
+                                "side in buffers that stay", name);
+        }
+        for (int64_t j = 0; j < s->num_transports; j++) {
+            const struct ep_transport *t = s->transports[j];
+            if (!t->sizes_most) {
+                return ep_error_set(EP_EINVAL, "--buffers %s: the buffers of %s follow the tokens alone, or a "
+                                    "stage's counts", name, t->name);
+            }
+            if (s->buffers[i] == EP_BUFFERS_DYNAMIC && !t->sizes_anew) {
+                return ep_error_set(EP_EINVAL, "--buffers dynamic: the buffers of %s are windows that all ranks "
+                                    "know; they are made once", t->name);
+            }
+        }
+    }
+    return EP_OK;
+}
+
 enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
                                     struct ep_comm_sweep **sweep)
 {
@@ -226,6 +259,7 @@ enum ep_status ep_comm_sweep_create(const struct ep_comm_options *options,
     EP_TRY(check_shapes(s));
     EP_TRY(ep_comm_style_check_pad(&s->options.capacity, s->transports, s->num_transports));
     EP_TRY(check_limits(s));
+    EP_TRY(check_buffers(s));
     *sweep = s;
     s = NULL;
 out:

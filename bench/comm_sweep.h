@@ -14,7 +14,7 @@
 struct ep_comm_options {
     const char *tokens, *tokens_per_rank, *hidden, *experts, *top_k, *skew, *transport, *dtype,
         *combine_dtype, *model, *model_file, *algorithm, *ranks, *rank_order, *ops,
-        *trace_format, *placement;
+        *trace_format, *placement, *buffers;
     int64_t layer; /* of traces and counts; -1 = not given */
     int64_t replicas; /* slots beyond one per expert; 0 = none */
     int64_t groups;   /* set by the command: so many ranks for each of a case's; 0 = one */

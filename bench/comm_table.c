@@ -19,6 +19,9 @@ struct row {
     char labels[5][48]; /* transport, op, skew, dtype, basis */
     int64_t tokens, top_k, h_rank_bytes, bad;
     double skew_achieved;
+    char policy[16]; /* of buffers of rows; "" = not known */
+    int64_t peak_bytes, waste_bytes;
+    double alloc_s;
     double dropped; /* share of the copies asked for; NaN without a capacity */
     double whole_s[MAX_VISITS], exchange_s[MAX_VISITS], logical[MAX_VISITS], physical[MAX_VISITS],
         of_bound[MAX_VISITS];
@@ -75,6 +78,9 @@ static enum ep_status find_row(struct ep_comm_table *table, const struct ep_reco
         .top_k = record->top_k,
         .h_rank_bytes = record->h_rank_bytes,
         .skew_achieved = record->skew_achieved,
+        .peak_bytes = record->buffer_peak_bytes,
+        .waste_bytes = record->buffer_waste_bytes,
+        .alloc_s = record->buffer_alloc_s,
         .dropped = record->asked > 0 ? (double)record->dropped / (double)record->asked : NAN,
     };
     if (added->case_name == NULL) {
@@ -85,6 +91,8 @@ static enum ep_status find_row(struct ep_comm_table *table, const struct ep_reco
     for (int i = 0; i < 5; i++) {
         snprintf(added->labels[i], sizeof added->labels[i], "%s", labels[i]);
     }
+    snprintf(added->policy, sizeof added->policy, "%s",
+             record->buffer_policy != NULL ? record->buffer_policy : "");
     if (strcmp(record->algorithm, "default") != 0) {
         snprintf(added->labels[0], sizeof added->labels[0], "%s/%s", record->transport,
                  record->algorithm);
@@ -149,7 +157,7 @@ static int compare_rows(const void *a, const void *b)
     if (x->top_k != y->top_k) {
         return x->top_k < y->top_k ? -1 : 1;
     }
-    return x->tokens < y->tokens ? -1 : x->tokens > y->tokens;
+    return x->tokens != y->tokens ? (x->tokens < y->tokens ? -1 : 1) : strcmp(y->policy, x->policy);
 }
 
 static bool find_capacity(const struct ep_comm_table *table)
@@ -159,6 +167,57 @@ static bool find_capacity(const struct ep_comm_table *table)
         found = found || !isnan(table->rows[i].dropped);
     }
     return found;
+}
+
+static bool has_policy(const struct row *row)
+{
+    return row->policy[0] != '\0' && strcmp(row->policy, "exact") != 0;
+}
+
+static bool find_policy(const struct ep_comm_table *table)
+{
+    bool found = false;
+    for (int64_t i = 0; i < table->num; i++) {
+        found = found || has_policy(&table->rows[i]);
+    }
+    return found;
+}
+
+/* What buffers of rows cost, where a policy was asked for. */
+static enum ep_status print_buffers(const struct ep_comm_table *table, FILE *out)
+{
+    static const char *const headers[] = {"transport", "skew",  "top-k", "tokens",     "buffers",
+                                          "peak",      "waste", "of it", "allocation", "dispatch"};
+    enum ep_status status = EP_OK;
+    struct ep_table *text = NULL;
+    char buffer[32];
+    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0], &text));
+    for (int64_t i = 0; i < table->num; i++) {
+        const struct row *row = &table->rows[i];
+        if (strcmp(row->labels[1], "dispatch") != 0 || row->peak_bytes < 0) {
+            continue;
+        }
+        const double waste = row->peak_bytes > 0 ? (double)row->waste_bytes / (double)row->peak_bytes : 0;
+        ep_table_add(text, "%s", row->labels[0]);
+        ep_table_add(text, "%s", row->labels[2]);
+        ep_table_add(text, "%" PRId64, row->top_k);
+        ep_table_add(text, "%" PRId64, row->tokens);
+        ep_table_add(text, "%s", row->policy);
+        ep_table_add(text, "%s", ep_format_bytes((double)row->peak_bytes, buffer, sizeof buffer));
+        ep_table_add(text, "%s", ep_format_bytes((double)row->waste_bytes, buffer, sizeof buffer));
+        ep_table_add(text, "%.0f %%", 100 * waste);
+        ep_table_add(text, "%s",
+                     isnan(row->alloc_s) ? "-" : ep_format_time(row->alloc_s, buffer, sizeof buffer));
+        ep_table_add(text, "%s",
+                     ep_format_time(median_of(row->whole_s, row->num_visits), buffer, sizeof buffer));
+    }
+    fprintf(out, "\n");
+    EP_TRY(ep_table_print(text, out));
+    fprintf(out, "buffers: of rows on the way and at the experts, on the rank that has most. allocation: once for "
+                 "static, in every dispatch for dynamic (part of its time).\n");
+out:
+    ep_table_destroy(text);
+    return status;
 }
 
 enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, FILE *out)
@@ -177,7 +236,8 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
     for (int64_t i = 0; i < table->num; i++) {
         const struct row *row = &table->rows[i];
         const int64_t n = row->num_visits;
-        ep_table_add(text, "%s", row->labels[0]);
+        ep_table_add(text, "%s%s%s", row->labels[0], has_policy(row) ? " " : "",
+                     has_policy(row) ? row->policy : "");
         ep_table_add(text, "%s", row->labels[1]);
         ep_table_add(text, "%s", row->labels[2]);
         ep_table_add(text, "%.2f", row->skew_achieved);
@@ -208,6 +268,9 @@ enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, F
                  "time.\nof bound: the least time that a given rate allows (--link-rate) over the whole.\n");
     if (has_capacity) {
         fprintf(out, "dropped: of the (token, expert) copies that were asked for.\n");
+    }
+    if (find_policy(table)) {
+        EP_TRY(print_buffers(table, out));
     }
     fprintf(out, "harness: a null operation costs %s per repetition\n",
             ep_format_time(null_s, buffer, sizeof buffer));

@@ -6,6 +6,8 @@
 #include "bench/comm_setting.h"
 #include "bench/flush.h"
 
+enum { EP_COMM_VISIT_ALLOCS = 512 };
+
 struct ep_comm_visit {
     struct ep_comm_setting setting; /* what records need */
     struct ep_routing routing;      /* this rank's tokens */
@@ -13,6 +15,9 @@ struct ep_comm_visit {
     void *state;
     struct ep_flush *flush; /* read before each repetition where buffers are to be cold, else NULL */
     enum ep_op op;          /* that ep_comm_visit_run runs */
+    int64_t rows_size_bytes, rows_used_bytes; /* of its buffers of rows on this rank */
+    double alloc_s[EP_COMM_VISIT_ALLOCS]; /* ring of the last allocations of buffers of rows on this rank */
+    int64_t num_allocs;
     struct ep_os_counters before; /* when samples began */
 };
 

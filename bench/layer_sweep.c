@@ -95,6 +95,7 @@ static enum ep_status check_options(const struct ep_layer_options *o)
         {"--op", o->comm.ops != NULL, "a layer dispatches and combines"},
         {"--bare", o->comm.bare_s > 0, "it is for epbench comm"},
         {"--limits", o->comm.limits, "it is for epbench comm"},
+        {"--buffers", o->comm.buffers != NULL, "it is for epbench comm"},
         {"--overlap with --backward", o->overlap != NULL && o->backward,
          "only the forward pass is cut into chunks"},
         {"--overlap with --tp", o->overlap != NULL && o->tp > 1,

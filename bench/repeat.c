@@ -112,6 +112,7 @@ static enum ep_status make_sweep(struct ep_repeat *r)
         options.placement = record->placement;
     }
     EP_TRY(set_capacity(record, &options.capacity));
+    options.buffers = record->buffer_policy; /* NULL: of before there were others */
     options.cold = record->buffers != NULL && strcmp(record->buffers, "cold") == 0;
     status = ep_comm_sweep_create(&options, &r->sweep);
 out:

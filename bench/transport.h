@@ -27,6 +27,11 @@ struct ep_exchange {
     const char *algorithm;                /* forced by name; "default" or NULL: chosen */
     int64_t capacity;                     /* rows per (source rank, expert); 0 = none set */
     int threads;                          /* that pack, unpack and sum on this rank, >= 1 */
+    /* The most there can be, by the capacity where one is set, else if all tokens chose this rank's experts: */
+    int64_t most_sent;                    /* (token, expert) rows of this rank */
+    int64_t most_received;                /* of all ranks to this one */
+    int64_t most_slot;                    /* of one rank to one expert */
+    int64_t all_tokens;                   /* of all ranks: rows where a token comes once */
     struct ep_arena *arena;               /* all buffers come from here */
     const struct ep_share *share;         /* that the arena lies in, as do the other ranks'; or NULL */
     int64_t cache_bytes;                  /* of the last level that this rank shares; 0 = not known */
@@ -80,6 +85,8 @@ struct ep_transport {
     bool has_slots;      /* equal ones per (source, expert), padded to the capacity */
     bool by_alltoall;    /* MPI's all-to-all carries its rows: an algorithm can be forced */
     bool shares;         /* needs the arena in shared memory */
+    bool sizes_most;     /* its buffers of rows can be for the most there can be (--buffers static) */
+    bool sizes_anew;     /* ... and others in each step (dynamic) */
     const char *const *ways; /* algorithms of its own that can be forced, NULL-terminated; or NULL */
     int roundings;       /* of a result, see ep_transport_roundings; or EP_ROUNDINGS_PER_RANK */
     int combine_passes;  /* combine sends the transpose of what dispatch does this often; 0 = once */

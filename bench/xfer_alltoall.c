@@ -108,9 +108,15 @@ static enum ep_status create(const struct ep_exchange *exchange, void **state)
     EP_TRY(ep_copies_init(exchange, &s->copies));
     status = find_slots(s);
     if (status == EP_OK) {
-        const int64_t rows = (int64_t)s->rows_per_rank * s->copies.num_ranks;
+        const int64_t slots = exchange->placement->max_local * s->copies.num_ranks;
+        const struct ep_copies_sizes sizes = {
+            .send = slots * s->slot_rows,
+            .most_send = slots * exchange->most_slot,
+            .recv = slots * s->slot_rows,
+            .most_recv = slots * exchange->most_slot,
+        };
         s->max_slot_rows = s->slot_rows;
-        status = ep_copies_allocate(&s->copies, "alltoall", rows, rows);
+        status = ep_copies_allocate(&s->copies, "alltoall", &sizes);
     }
     EP_TRY(ep_comm_agree(exchange->comm, status));
     EP_TRY(ep_comm_type_of_row(exchange->row_bytes, &s->row));
@@ -157,6 +163,8 @@ const struct ep_transport ep_transport_alltoall = {
     .pads = true,
     .has_slots = true,
     .by_alltoall = true,
+    .sizes_most = true,
+    .sizes_anew = true,
     .roundings = 1,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},

@@ -360,6 +360,11 @@ static enum ep_status allocate_tables(struct state *s)
     return EP_OK;
 }
 
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static enum ep_status allocate_received(struct state *s)
 {
     enum ep_status status = EP_OK;
@@ -367,13 +372,14 @@ static enum ep_status allocate_received(struct state *s)
     const int64_t widest =
         x->row_bytes > x->combine_row_bytes ? x->row_bytes : x->combine_row_bytes;
     const struct {
-        int64_t size_bytes;
+        int64_t rows, most_rows, row_bytes;
         char **where;
     } buffers[] = {
-        {s->out.num_rows * widest, &s->out.buffer},
-        {s->in.num_rows * widest, &s->in.buffer},
-        {s->in.num_entries * x->row_bytes, &s->rows},
-        {s->in.num_entries * x->combine_row_bytes, &s->outputs},
+        {s->out.num_rows, smaller(x->most_sent, x->routing->num_tokens * s->num_ranks), widest,
+         &s->out.buffer},
+        {s->in.num_rows, smaller(x->most_received, x->all_tokens), widest, &s->in.buffer},
+        {s->in.num_entries, x->most_received, x->row_bytes, &s->rows},
+        {s->in.num_entries, x->most_received, x->combine_row_bytes, &s->outputs},
     };
     s->in.entries = calloc((size_t)s->in.num_entries + 1, sizeof *s->in.entries);
     s->expert_row = calloc((size_t)s->in.num_entries + 1, sizeof *s->expert_row);
@@ -384,7 +390,8 @@ static enum ep_status allocate_received(struct state *s)
     }
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         void *memory = NULL;
-        EP_TRY(ep_arena_alloc(x->arena, buffers[i].size_bytes, "alltoallv-dedup", &memory));
+        EP_TRY(ep_arena_alloc_rows(x->arena, buffers[i].rows, buffers[i].most_rows,
+                                   buffers[i].row_bytes, "alltoallv-dedup", &memory));
         *buffers[i].where = memory;
     }
 out:
@@ -458,6 +465,8 @@ const struct ep_transport ep_transport_alltoallv_dedup = {
     .summary = "one row per (token, rank), fanned out and pre-summed on the owning rank",
     .basis = EP_BASIS_RANK,
     .by_alltoall = true,
+    .sizes_most = true,
+    .sizes_anew = true,
     .roundings = 2,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},

@@ -124,8 +124,13 @@ enum ep_status ep_blocks_create(const char *name, const struct ep_exchange *exch
     EP_TRY(ep_copies_init(exchange, &s->copies));
     status = find_rows(s);
     if (status == EP_OK) {
-        status = ep_copies_allocate(&s->copies, name, ep_copies_num_sent(&s->copies),
-                                    ep_copies_num_received(&s->copies));
+        const struct ep_copies_sizes sizes = {
+            .send = ep_copies_num_sent(&s->copies),
+            .most_send = exchange->most_sent,
+            .recv = ep_copies_num_received(&s->copies),
+            .most_recv = exchange->most_received,
+        };
+        status = ep_copies_allocate(&s->copies, name, &sizes);
     }
     EP_TRY(ep_comm_agree(exchange->comm, status));
     *state = s;

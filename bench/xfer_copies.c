@@ -107,8 +107,8 @@ enum ep_status ep_copies_count(struct ep_copies *c)
     return status;
 }
 
-enum ep_status ep_copies_allocate(struct ep_copies *c, const char *name, int64_t send_rows,
-                                  int64_t recv_rows)
+enum ep_status ep_copies_allocate(struct ep_copies *c, const char *name,
+                                  const struct ep_copies_sizes *sizes)
 {
     enum ep_status status = EP_OK;
     const struct ep_exchange *x = c->exchange;
@@ -123,13 +123,13 @@ enum ep_status ep_copies_allocate(struct ep_copies *c, const char *name, int64_t
     c->streams[EP_OP_DISPATCH] = ep_exchange_cache_fill(x, moved * x->row_bytes) > stream_fill;
     c->streams[EP_OP_COMBINE] = ep_exchange_cache_fill(x, moved * x->combine_row_bytes) > stream_fill;
     c->hints_sums = ep_exchange_cache_fill(x, summed * x->combine_row_bytes) > hint_fill;
-    EP_TRY(ep_arena_alloc(x->arena, send_rows * widest, name, &memory));
+    EP_TRY(ep_arena_alloc_rows(x->arena, sizes->send, sizes->most_send, widest, name, &memory));
     c->send = memory;
-    EP_TRY(ep_arena_alloc(x->arena, recv_rows * widest, name, &memory));
+    EP_TRY(ep_arena_alloc_rows(x->arena, sizes->recv, sizes->most_recv, widest, name, &memory));
     c->recv = memory;
-    EP_TRY(ep_arena_alloc(x->arena, received * x->row_bytes, name, &memory));
+    EP_TRY(ep_arena_alloc_rows(x->arena, received, x->most_received, x->row_bytes, name, &memory));
     c->rows = memory;
-    EP_TRY(ep_arena_alloc(x->arena, received * x->combine_row_bytes, name, &memory));
+    EP_TRY(ep_arena_alloc_rows(x->arena, received, x->most_received, x->combine_row_bytes, name, &memory));
     c->outputs = memory;
 out:
     return status;

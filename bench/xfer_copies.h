@@ -37,10 +37,16 @@ void ep_copies_fini(struct ep_copies *copies);
  *  expert_start. The part of a dispatch that no payload crosses in. */
 EP_MUST_CHECK enum ep_status ep_copies_count(struct ep_copies *copies);
 
+/** Rows of the buffers that go on the way, and the most there can be. */
+struct ep_copies_sizes {
+    int64_t send, most_send;
+    int64_t recv, most_recv;
+};
+
 /** Take the buffers from the arena: send and recv for that many rows of the wider of the two row
  *  types, rows and outputs for what is received. `name` goes into messages. Not collective. */
 EP_MUST_CHECK enum ep_status ep_copies_allocate(struct ep_copies *copies, const char *name,
-                                                int64_t send_rows, int64_t recv_rows);
+                                                const struct ep_copies_sizes *sizes);
 
 /** Phases, for transports whose state begins with a struct ep_copies. send_start and recv_start must
  *  be set. pack: token rows to send order. unpack: (source, expert) blocks to expert-major rows.

@@ -226,10 +226,11 @@ enum ep_status ep_fan_allocate(struct ep_fan *f, const char *name, const char *i
     const struct ep_exchange *x = f->exchange;
     const int64_t received = f->expert_start[f->num_local];
     void *memory = NULL;
-    status = ep_arena_alloc(x->arena, received * x->row_bytes, name, &memory);
+    status = ep_arena_alloc_rows(x->arena, received, x->most_received, x->row_bytes, name, &memory);
     f->rows = memory;
     if (status == EP_OK) {
-        status = ep_arena_alloc(x->arena, received * x->combine_row_bytes, name, &memory);
+        status = ep_arena_alloc_rows(x->arena, received, x->most_received, x->combine_row_bytes, name,
+                                     &memory);
         f->outputs = memory;
     }
     EP_TRY(ep_comm_agree(x->comm, status));

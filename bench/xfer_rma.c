@@ -205,7 +205,9 @@ static enum ep_status create(const struct ep_exchange *exchange, void **state)
     EP_TRY(ep_copies_init(exchange, c));
     EP_TRY(ep_comm_agree(exchange->comm, allocate_places(s)));
     EP_TRY(ep_comm_agree(exchange->comm, exchange_places(s)));
-    status = ep_copies_allocate(c, "rma", ep_copies_num_sent(c), 0);
+    const struct ep_copies_sizes sizes = {.send = ep_copies_num_sent(c),
+                                          .most_send = exchange->most_sent};
+    status = ep_copies_allocate(c, "rma", &sizes);
     EP_TRY(ep_comm_agree(exchange->comm, status));
     EP_TRY(create_window(c, c->rows, ep_copies_num_received(c), exchange->row_bytes,
                          &s->windows[EP_OP_DISPATCH]));
@@ -242,6 +244,7 @@ const struct ep_transport ep_transport_rma = {
     .name = "rma",
     .summary = "one row per (token, expert), MPI_Put to its expert-major place",
     .basis = EP_BASIS_COPIES,
+    .sizes_most = true,
     .roundings = 1,
     .ops = {
         [EP_OP_DISPATCH] = {.phases = {{"counts", run_counts, NULL},

@@ -134,6 +134,7 @@ const struct ep_transport ep_transport_shm = {
     .summary = "one row per (token, expert), read and written in place through shared memory",
     .basis = EP_BASIS_COPIES,
     .shares = true,
+    .sizes_most = true,
     .ways = ep_fan_ways,
     .roundings = 1,
     .ops = {

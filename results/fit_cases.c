@@ -36,6 +36,9 @@ static enum ep_status make_key(const struct ep_record *r, char **key)
     fprintf(out, " cadence=%s buffers=%s pages=%s threads=%" PRId64 " rank-order=%s nodes=%s",
             or_dash(r->cadence), or_dash(r->buffers), or_dash(r->pages), r->threads,
             or_dash(r->rank_order), r->nodes > 1 ? "many" : "one");
+    if (r->buffer_policy != NULL && strcmp(r->buffer_policy, "exact") != 0) {
+        fprintf(out, " rows=%s", r->buffer_policy);
+    }
     for (int64_t i = 0; i < r->mpi_params.num; i++) {
         fprintf(out, " %s=%s", r->mpi_params.items[i].name, r->mpi_params.items[i].text);
     }

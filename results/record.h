@@ -239,6 +239,12 @@ struct ep_record {
     int64_t tokens_dropped; /* tokens with a dropped copy */
     int64_t tokens_lost;    /* tokens without any copy left */
     int64_t padded;         /* rows of padded slots without a token, own rank's included */
+    char *buffer_policy;        /* of buffers of rows: exact, static, dynamic */
+    char *buffer_sized_by;      /* counts, capacity, worst case */
+    int64_t buffer_peak_bytes;  /* that they take on the rank where that is most */
+    int64_t buffer_used_bytes;  /* that the case's rows need of it, likewise */
+    int64_t buffer_waste_bytes; /* largest over ranks of the difference */
+    double buffer_alloc_s;      /* once (static) or in each step (dynamic): slowest rank's median */
     struct ep_record_phases phases;
     struct ep_record_check check;
     int64_t verified; /* flag: 1 = checked and right */
