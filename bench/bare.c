@@ -15,11 +15,16 @@
 #include <stdlib.h>
 
 enum { NUM_KINDS = 4, MIN_REPETITIONS = 100, MAX_REPETITIONS = 5000, BATCH = 50, EXCHANGE = 2 };
+/* Where MIN_REPETITIONS take too long: so many, in small batches, or none. */
+enum { LEAST_REPETITIONS = 20, SMALL_BATCH = 5 };
 /* Each of the two calls is made as often as the other: a call made less often is predicted less well by
  * the processor, which costs several ns. */
 enum { KIND_PHASE, KIND_BARE, KIND_BARE_AGAIN, KIND_PHASE_AGAIN };
 
 static const double tolerance = 0.015;
+/* A size may take so many times its share of the time, or so long, whichever is more. */
+enum { LONGEST_SHARES = 10 };
+static const double least_limit_s = 5;
 
 struct setup {
     struct ep_skew *skew;
@@ -80,10 +85,10 @@ static void tear_down(struct setup *s)
     ep_skew_destroy(s->skew);
 }
 
-/* One batch of repetitions, each in an order of its own that all ranks draw alike.
+/* One batch of `num` repetitions, each in an order of its own that all ranks draw alike.
  * times [NUM_KINDS][BATCH]. */
 static enum ep_status take_batch(const struct ep_harness_env *env, struct setup *s,
-                                 struct ep_random *random, double *times)
+                                 struct ep_random *random, int num, double *times)
 {
     enum ep_status status = EP_OK;
     const struct ep_transport_op *op = &s->transport->ops[EP_OP_DISPATCH];
@@ -91,7 +96,7 @@ static enum ep_status take_batch(const struct ep_harness_env *env, struct setup 
         .phases = {op->phases[EXCHANGE].run}, .num_phases = 1, .phase_ctx = s->state};
     const struct ep_harness_work of_call = {
         .phases = {ep_bare_call_run}, .num_phases = 1, .phase_ctx = s->call};
-    for (int i = 0; i < BATCH; i++) {
+    for (int i = 0; i < num; i++) {
         int64_t order[NUM_KINDS] = {KIND_PHASE, KIND_BARE, KIND_BARE_AGAIN, KIND_PHASE_AGAIN};
         ep_random_shuffle_i64(random, order, NUM_KINDS);
         for (int j = 0; j < NUM_KINDS; j++) {
@@ -177,12 +182,40 @@ out:
     return status;
 }
 
+/* How many repetitions at least, and by how many at a time, where a call takes `call_s`: as many as ever
+ * unless that passes limit_s. Returns the seconds that they take, warm-up and all. */
+static double plan_batches(double call_s, double limit_s, int *batch, int64_t *least)
+{
+    const double repetition_s = NUM_KINDS * call_s;
+    const bool fast = (MIN_REPETITIONS + BATCH) * repetition_s <= limit_s;
+    *batch = fast ? BATCH : SMALL_BATCH;
+    *least = fast ? MIN_REPETITIONS : LEAST_REPETITIONS;
+    return (double)(*least + *batch) * repetition_s;
+}
+
+/* One exchange, the second of all; the slowest rank's time. */
+static enum ep_status time_call(struct ep_session *session, struct setup *s, double *call_s)
+{
+    enum ep_status status = EP_OK;
+    const struct ep_harness_env env = ep_comm_harness_env(session->world);
+    const struct ep_transport_op *op = &s->transport->ops[EP_OP_DISPATCH];
+    const struct ep_harness_work work = {
+        .phases = {op->phases[EXCHANGE].run}, .num_phases = 1, .phase_ctx = s->state};
+    EP_TRY(ep_harness_time_phase(&env, &work, 0, call_s));
+    EP_TRY(ep_comm_max_f64(session->world, call_s, 1));
+out:
+    return status;
+}
+
 enum ep_status ep_bare_measure(struct ep_session *session, int64_t pair_bytes, double budget_s,
-                               struct ep_bare_row *row)
+                               double limit_s, struct ep_bare_row *row)
 {
     enum ep_status status = EP_OK;
     struct setup s = {0};
     struct ep_random random;
+    double call_s = 0;
+    int batch_size = 0;
+    int64_t least = 0;
     double *times = calloc(NUM_KINDS * (MAX_REPETITIONS + BATCH), sizeof *times);
     double *batch = calloc(NUM_KINDS * BATCH, sizeof *batch);
     double *means = calloc(2 * (MAX_REPETITIONS + BATCH), sizeof *means);
@@ -197,18 +230,24 @@ enum ep_status ep_bare_measure(struct ep_session *session, int64_t pair_bytes, d
     EP_TRY(ep_comm_agree(session->world, ep_bare_call_create(s.state, &s.call)));
     ep_random_init(&random, session->options.seed, EP_RANDOM_ORDER, (uint64_t)pair_bytes);
     const struct ep_harness_env env = ep_comm_harness_env(session->world);
-    EP_TRY(take_batch(&env, &s, &random, batch)); /* warm-up */
+    EP_TRY(time_call(session, &s, &call_s));
+    const double needed_s = plan_batches(call_s, limit_s, &batch_size, &least);
+    if (needed_s > limit_s) {
+        *row = (struct ep_bare_row){.pair_bytes = pair_bytes, .needed_s = needed_s};
+        goto out;
+    }
+    EP_TRY(take_batch(&env, &s, &random, batch_size, batch)); /* warm-up */
     const double start_s = ep_comm_now_s();
     double spent_s = 0;
     int64_t num = 0;
-    while (num < MAX_REPETITIONS && (num < MIN_REPETITIONS || spent_s < budget_s)) {
-        EP_TRY(take_batch(&env, &s, &random, batch));
+    while (num < MAX_REPETITIONS && (num < least || spent_s < budget_s)) {
+        EP_TRY(take_batch(&env, &s, &random, batch_size, batch));
         for (int kind = 0; kind < NUM_KINDS; kind++) {
-            for (int i = 0; i < BATCH; i++) {
+            for (int i = 0; i < batch_size; i++) {
                 times[kind * (MAX_REPETITIONS + BATCH) + num + i] = batch[kind * BATCH + i];
             }
         }
-        num += BATCH;
+        num += batch_size;
         spent_s = ep_comm_now_s() - start_s;
         EP_TRY(ep_comm_max_f64(session->world, &spent_s, 1));
     }
@@ -252,13 +291,23 @@ enum ep_status ep_bare_run(struct ep_session *session, double budget_s, FILE *ou
                             "MPI's int", size);
             continue;
         }
-        const enum ep_status measured = ep_bare_measure(session, sizes[i], budget_s * shares[i], &r);
+        const double limit_s = fmax(LONGEST_SHARES * budget_s * shares[i], least_limit_s);
+        const enum ep_status measured =
+            ep_bare_measure(session, sizes[i], budget_s * shares[i], limit_s, &r);
         if (measured == EP_ENOMEM) { /* agreed on; smaller sizes and later stages go on */
             ep_session_skip(session, "bare", "%s per pair: %s", size, ep_error_text());
             ep_error_clear();
             continue;
         }
         EP_TRY(measured);
+        if (r.num == 0) {
+            char needed[32], limit[32];
+            ep_session_skip(session, "slow-link", "bare: %s per pair and more: %d repetitions take %s, more "
+                            "than %s", size, LEAST_REPETITIONS,
+                            ep_format_time(r.needed_s, needed, sizeof needed),
+                            ep_format_time(limit_s, limit, sizeof limit));
+            break;
+        }
         num_done++;
         const bool within = r.low >= 1 - tolerance && r.high <= 1 + tolerance;
         ep_table_add(table, "%s", ep_format_bytes((double)sizes[i], text, sizeof text));

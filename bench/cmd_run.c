@@ -9,6 +9,7 @@
 #include "bench/links_sweep.h"
 #include "bench/profiles.h"
 #include "bench/repeat.h"
+#include "bench/suite_scale.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,7 +35,10 @@ struct input {
 struct suite {
     const struct ep_profile *profile;
     struct ep_comm_sweep *sweeps[MAX_SWEEPS]; /* NULL where the profile has none */
+    struct ep_comm_options comm[MAX_SWEEPS];  /* of them */
+    char *tokens[MAX_SWEEPS];                 /* in place of the profile's, where links are slow */
     struct ep_layer_sweep *layer;
+    double seconds_per_byte; /* of the slowest level; 0 = not measured */
 };
 
 static enum ep_status check_options(const struct input *input)
@@ -101,7 +105,7 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static enum ep_status run_topo(struct ep_session *s, const struct suite *suite)
+static enum ep_status run_topo(struct ep_session *s, struct suite *suite)
 {
     (void)suite;
     if (ep_comm_is_root(s->world)) {
@@ -122,7 +126,7 @@ static bool profile_is_short(const struct ep_profile *profile)
     return strcmp(profile->name, "quick") == 0 || strcmp(profile->name, "smoke") == 0;
 }
 
-static enum ep_status run_links(struct ep_session *s, const struct suite *suite)
+static enum ep_status run_links(struct ep_session *s, struct suite *suite)
 {
     enum ep_status status = EP_OK;
     struct ep_links_summary summary = {0};
@@ -135,6 +139,7 @@ static enum ep_status run_links(struct ep_session *s, const struct suite *suite)
                                         : ep_links_options_default();
     links.budget_s = suite->profile->links_s;
     EP_TRY(ep_links_sweep(s, &links, &summary));
+    suite->seconds_per_byte = ep_suite_seconds_per_byte(s->topo, &summary);
     if (ep_comm_is_root(s->world)) {
         status = ep_links_print_levels(s, &summary, stdout);
     }
@@ -144,14 +149,14 @@ out:
     return status;
 }
 
-static enum ep_status run_kernels(struct ep_session *s, const struct suite *suite)
+static enum ep_status run_kernels(struct ep_session *s, struct suite *suite)
 {
     int64_t num_short = 0;
     return ep_kernels_suite_run(s, profile_is_short(suite->profile), suite->profile->kernels_s, stdout,
                                 &num_short);
 }
 
-static enum ep_status run_bare(struct ep_session *s, const struct suite *suite)
+static enum ep_status run_bare(struct ep_session *s, struct suite *suite)
 {
     if (ep_comm_size(s->world) == 1) {
         ep_session_skip(s, "bare", "one rank exchanges nothing");
@@ -160,9 +165,66 @@ static enum ep_status run_bare(struct ep_session *s, const struct suite *suite)
     return ep_bare_run(s, suite->profile->bare_s, stdout);
 }
 
-static enum ep_status run_comm(struct ep_session *s, const struct suite *suite)
+/* Halve a sweep's tokens until its fewest repetitions fit its time, so that links too slow for it give
+ * three sizes and not one. */
+static enum ep_status scale_sweep(struct ep_session *s, struct suite *suite, int i)
 {
     enum ep_status status = EP_OK;
+    struct ep_comm_options *o = &suite->comm[i];
+    const char *const whole = suite->profile->comm[i].tokens;
+    int64_t num = 0;
+    const struct ep_comm_case *cases = ep_comm_sweep_cases(suite->sweeps[i], &num);
+    double time_s = ep_suite_least_time(cases, num, o->num_visits, suite->seconds_per_byte);
+    int64_t divisor = 1;
+    EP_TRY(ep_comm_max_f64(s->world, &time_s, 1)); /* one answer on all ranks */
+    while (time_s / (double)divisor > o->budget_s && divisor < strtoll(whole, NULL, 10)) {
+        divisor *= 2;
+    }
+    if (divisor == 1) {
+        return EP_OK;
+    }
+    suite->tokens[i] = ep_suite_divided_tokens(whole, divisor);
+    status = suite->tokens[i] == NULL ? ep_error_set(EP_ENOMEM, "no memory for tokens") : EP_OK;
+    EP_TRY(ep_comm_agree(s->world, status));
+    o->tokens = suite->tokens[i];
+    ep_comm_sweep_destroy(suite->sweeps[i]);
+    suite->sweeps[i] = NULL;
+    EP_TRY(ep_comm_agree(s->world, ep_comm_sweep_create(o, &suite->sweeps[i])));
+    EP_TRY(ep_comm_sweep_prepare(suite->sweeps[i], s));
+    ep_session_skip(s, "slow-link", "comm: %s tokens would take %.0f s at least on these links, and %.0f s are "
+                    "there; %s in their place", whole, time_s, o->budget_s, o->tokens);
+out:
+    return status;
+}
+
+/* For a resumed run, which has to have the same cases. */
+static enum ep_status note_tokens(struct ep_session *s, const struct suite *suite)
+{
+    enum ep_status status = EP_OK;
+    if (!ep_comm_is_root(s->world)) {
+        return EP_OK;
+    }
+    EP_TRY(ep_record_set_text(&s->run.comm_tokens, "%s%s%s", suite->comm[0].tokens,
+                              suite->sweeps[1] != NULL ? ";" : "",
+                              suite->sweeps[1] != NULL ? suite->comm[1].tokens : ""));
+    EP_TRY(ep_run_dir_write_run(&s->dir, &s->run));
+out:
+    return status;
+}
+
+static enum ep_status run_comm(struct ep_session *s, struct suite *suite)
+{
+    enum ep_status status = EP_OK;
+    bool scaled = false;
+    for (int i = 0; i < MAX_SWEEPS && !s->options.resume; i++) {
+        if (suite->sweeps[i] != NULL) {
+            EP_TRY(scale_sweep(s, suite, i));
+            scaled = scaled || suite->tokens[i] != NULL;
+        }
+    }
+    if (scaled) {
+        EP_TRY(ep_comm_agree(s->world, note_tokens(s, suite)));
+    }
     for (int i = 0; i < MAX_SWEEPS; i++) {
         if (suite->sweeps[i] != NULL) {
             EP_TRY(ep_comm_sweep_run(suite->sweeps[i], s));
@@ -178,9 +240,21 @@ out:
 }
 
 /* On all ranks, whatever --ranks says: that is of dispatch and combine. */
-static enum ep_status run_layer(struct ep_session *s, const struct suite *suite)
+static enum ep_status run_layer(struct ep_session *s, struct suite *suite)
 {
     return ep_layer_sweep_run(suite->layer, s);
+}
+
+/* Part i of what note_tokens() wrote; NULL = the profile's own. */
+static enum ep_status resumed_tokens(const struct input *input, int i, char **tokens)
+{
+    const char *at = input->resumed.comm_tokens;
+    for (; i > 0 && at != NULL; i--) {
+        at = strchr(at, ';');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    *tokens = at != NULL ? strndup(at, strcspn(at, ";")) : NULL;
+    return at == NULL || *tokens != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for tokens");
 }
 
 /* The profile's sweeps on the ranks that were asked for. */
@@ -198,6 +272,9 @@ static enum ep_status create_sweeps(struct input *input, struct suite *suite)
         comm.ranks = input->session.comm_ranks;
         comm.rank_order = input->session.comm_rank_order;
         if (comm.budget_s > 0) {
+            EP_TRY(resumed_tokens(input, i, &suite->tokens[i]));
+            comm.tokens = suite->tokens[i] != NULL ? suite->tokens[i] : comm.tokens;
+            suite->comm[i] = comm;
             EP_TRY(ep_comm_sweep_create(&comm, &suite->sweeps[i]));
             input->session.needed_ranks = ep_comm_sweep_most_ranks(suite->sweeps[i]);
         }
@@ -210,6 +287,7 @@ static void destroy_sweeps(struct suite *suite)
 {
     for (int i = 0; i < MAX_SWEEPS; i++) {
         ep_comm_sweep_destroy(suite->sweeps[i]);
+        free(suite->tokens[i]);
     }
     ep_layer_sweep_destroy(suite->layer);
 }
@@ -217,7 +295,7 @@ static void destroy_sweeps(struct suite *suite)
 /* The measuring stages, in order. */
 static const struct {
     const char *name;
-    enum ep_status (*run)(struct ep_session *session, const struct suite *suite);
+    enum ep_status (*run)(struct ep_session *session, struct suite *suite);
     int kind;          /* of its records; -1: none */
     bool knows_visits; /* of a resumed run: measures those that are not there */
 } stages[] = {
@@ -270,7 +348,7 @@ static bool is_past(const struct ep_session *session, size_t stage)
     return past;
 }
 
-static enum ep_status measure(struct ep_session *session, const struct suite *suite)
+static enum ep_status measure(struct ep_session *session, struct suite *suite)
 {
     enum ep_status status = EP_OK;
     for (int i = 0; i < MAX_SWEEPS; i++) {

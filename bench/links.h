@@ -39,6 +39,12 @@ struct ep_links_check {
     int64_t wrong;    /* with any byte wrong */
 };
 
+/** Seconds of one repetition (both ways of a ping-pong, a whole window and its acknowledgement) after one
+ *  before it, maximum over ranks: to see whether a case is worth measuring. Nothing is verified.
+ *  Collective and errors as ep_links_measure. */
+EP_MUST_CHECK enum ep_status ep_links_time_once(struct ep_comm *comm, struct ep_arena *arena,
+                                                const struct ep_links_case *work, double *time_s);
+
 /** Measure one case: calibrate how many repetitions make a sample (so that the clock and the start
  *  do not matter), sample, verify every byte of the last messages that arrived.
  *  budget_s     time for the samples

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/stats.h"
+#include "base/units.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -66,8 +67,15 @@ struct one_case {
     int64_t group;
     enum ep_links_pattern pattern;
     int64_t size_bytes;
+    bool too_slow;     /* a repetition takes too long: not measured */
     double *medians_s; /* [visits], NaN until visited */
 };
+
+/* A repetition that takes so many case times, and larger ones than it, are left out: a visit takes at
+ * least 7 of them, and slow links reach their bandwidth with smaller messages. */
+static const double longest_cases = 20;
+/* Above this a repetition's time grows with its bytes: larger ones are predicted from it. */
+static const double surely_bytes_s = 0.005;
 
 struct sweep {
     struct ep_session *session;
@@ -78,6 +86,7 @@ struct sweep {
     int64_t num_sizes;
     struct one_case *cases;
     int64_t num_cases;
+    int64_t num_slow; /* cases that are too slow */
 };
 
 static void free_sweep(struct sweep *s)
@@ -230,18 +239,92 @@ out:
     return status;
 }
 
-static enum ep_status visit_case(struct sweep *s, struct one_case *c, int64_t visit)
+static struct ep_links_case work_of(const struct sweep *s, const struct one_case *c)
 {
-    enum ep_status status = EP_OK;
-    struct ep_session *session = s->session;
     const struct group *g = &s->groups[c->group];
-    const struct ep_links_case work = {
+    return (struct ep_links_case){
         .pattern = c->pattern,
         .size_bytes = c->size_bytes,
         .pairs = (const int64_t(*)[2])g->pairs,
         .num_pairs = g->num_pairs,
-        .seed = session->options.seed,
+        .seed = s->session->options.seed,
     };
+}
+
+static int64_t messages_of(const struct one_case *c)
+{
+    /* a repetition carries 2 messages one after the other, or a window of them */
+    return c->pattern == EP_LINKS_PINGPONG ? 2 : ep_links_window(c->size_bytes);
+}
+
+static struct one_case *case_of(const struct sweep *s, int64_t group, int64_t size_idx, int pattern)
+{
+    return &s->cases[(group * s->num_sizes + size_idx) * EP_LINKS_NUM_PATTERNS + pattern];
+}
+
+static int64_t drop_from(struct sweep *s, int64_t group, int64_t size_idx, int pattern)
+{
+    for (int64_t i = size_idx; i < s->num_sizes; i++) {
+        case_of(s, group, i, pattern)->too_slow = true;
+    }
+    return s->num_sizes - size_idx;
+}
+
+/* Sizes of one group and pattern, growing until a repetition takes too long. Times are agreed, so all
+ * ranks leave out the same. */
+static enum ep_status find_slow_of(struct sweep *s, int64_t group, int pattern, int64_t *num_dropped)
+{
+    enum ep_status status = EP_OK;
+    const double limit_s = longest_cases * s->options->case_time_s;
+    double last_s = 0;
+    double last_bytes = 1;
+    for (int64_t i = 0; i < s->num_sizes; i++) {
+        const struct one_case *c = case_of(s, group, i, pattern);
+        const struct ep_links_case work = work_of(s, c);
+        const double bytes = (double)(c->size_bytes * messages_of(c));
+        double time_s = last_s * bytes / last_bytes;
+        if (last_s < surely_bytes_s || time_s < 2 * limit_s) {
+            EP_TRY(ep_links_time_once(s->session->world, s->session->arena, &work, &time_s));
+        }
+        if (time_s > limit_s && i > 0) { /* the smallest is always measured */
+            *num_dropped += drop_from(s, group, i, pattern);
+            char *name = new_case_name(s, c);
+            char time[32], limit[32];
+            ep_session_skip(s->session, "slow-link", "%s and larger: a repetition takes %s, more "
+                            "than %g times --case-time (%s)", name != NULL ? name : "?",
+                            ep_format_time(time_s, time, sizeof time), longest_cases,
+                            ep_format_time(limit_s, limit, sizeof limit));
+            free(name);
+            break;
+        }
+        last_s = time_s;
+        last_bytes = bytes;
+    }
+out:
+    return status;
+}
+
+static enum ep_status find_slow(struct sweep *s)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t g = 0; g < s->num_groups; g++) {
+        for (int pattern = 0; pattern < EP_LINKS_NUM_PATTERNS; pattern++) {
+            bool interrupted = false;
+            EP_TRY(ep_session_interrupted(s->session, &interrupted));
+            if (!interrupted) {
+                EP_TRY(find_slow_of(s, g, pattern, &s->num_slow));
+            }
+        }
+    }
+out:
+    return status;
+}
+
+static enum ep_status visit_case(struct sweep *s, struct one_case *c, int64_t visit)
+{
+    enum ep_status status = EP_OK;
+    struct ep_session *session = s->session;
+    const struct ep_links_case work = work_of(s, c);
     struct ep_harness_result result = {0};
     struct ep_links_check check = {0};
     struct ep_record record;
@@ -251,9 +334,7 @@ static enum ep_status visit_case(struct sweep *s, struct one_case *c, int64_t vi
     struct ep_os_counters counters = {0};
     EP_TRY(ep_links_measure(session->world, session->arena, &work, s->options->case_time_s,
                             &result, &repetitions, &counters, &check));
-    /* a repetition carries 2 messages one after the other, or a window of them */
-    const int64_t messages =
-        repetitions * (c->pattern == EP_LINKS_PINGPONG ? 2 : ep_links_window(c->size_bytes));
+    const int64_t messages = repetitions * messages_of(c);
     record.null_s = session->null_s / (double)messages;
     EP_TRY(ep_session_set_samples(session, session->world, &result, &counters, &record));
     c->medians_s[visit] = result.summary.median;
@@ -275,7 +356,7 @@ static void show_progress(const struct sweep *s, int64_t done, double start_s)
     if (!s->options->progress || !ep_comm_is_root(s->session->world)) {
         return;
     }
-    const int64_t all = s->num_cases * s->options->visits;
+    const int64_t all = (s->num_cases - s->num_slow) * s->options->visits;
     const double spent_s = ep_comm_now_s() - start_s;
     const double left_s = done > 0 ? spent_s / (double)done * (double)(all - done) : 0;
     fprintf(stderr, "\rlinks: %" PRId64 " of %" PRId64 " visits, %.0f s left   ", done, all,
@@ -317,7 +398,7 @@ static enum ep_status visit_all(struct sweep *s)
 {
     enum ep_status status = EP_OK;
     bool stopped = false;
-    const int64_t all = s->num_cases * s->options->visits;
+    const int64_t all = (s->num_cases - s->num_slow) * s->options->visits;
     int64_t *order = calloc((size_t)s->num_cases + 1, sizeof *order);
     status = order == NULL ? ep_error_set(EP_ENOMEM, "no memory for the order of cases") : EP_OK;
     EP_TRY(ep_comm_agree(s->session->world, status));
@@ -334,6 +415,9 @@ static enum ep_status visit_all(struct sweep *s)
             struct one_case *c = &s->cases[order[i]];
             const char *why = NULL;
             bool done_before = false;
+            if (c->too_slow) {
+                continue;
+            }
             if (s->session->options.resume) {
                 EP_TRY(take_done_visit(s, c, visit, &done_before));
             }
@@ -409,23 +493,21 @@ static void fold_point(const struct sweep *s, const struct ep_links_point *p,
                        struct ep_links_level *level)
 {
     const bool is_smallest = p->size_bytes == s->sizes[0];
-    const bool is_largest = p->size_bytes == s->sizes[s->num_sizes - 1];
     if (p->pattern == EP_LINKS_PINGPONG && is_smallest) {
         *(p->all_at_once ? &level->all_latency_s : &level->latency_s) = p->time_s;
     }
     if (p->all_at_once) {
         level->concurrent_pairs = p->concurrent_pairs;
     }
-    if (p->pattern != EP_LINKS_WINDOW) {
+    if (p->pattern != EP_LINKS_WINDOW || isnan(p->bw_bytes_per_s)) {
         return;
     }
     if (p->all_at_once) {
         level->all_bw_bytes_per_s = fmax(level->all_bw_bytes_per_s, p->bw_bytes_per_s);
-        level->all_large_bw_bytes_per_s = is_largest ? p->bw_bytes_per_s
-                                                     : level->all_large_bw_bytes_per_s;
+        level->all_large_bw_bytes_per_s = p->bw_bytes_per_s;
         return;
     }
-    level->large_bw_bytes_per_s = is_largest ? p->bw_bytes_per_s : level->large_bw_bytes_per_s;
+    level->large_bw_bytes_per_s = p->bw_bytes_per_s;
     const double best = fmax(level->bw_bytes_per_s, p->bw_bytes_per_s);
     level->bw_size_bytes = best == p->bw_bytes_per_s ? p->size_bytes : level->bw_size_bytes;
     level->bw_bytes_per_s = best;
@@ -518,6 +600,7 @@ enum ep_status ep_links_sweep(struct ep_session *session, const struct ep_links_
     EP_TRY(ep_comm_agree(session->world, list_cases(&s)));
     if (s.num_cases > 0) {
         EP_TRY(ep_session_measure_null(session));
+        EP_TRY(find_slow(&s));
         EP_TRY(visit_all(&s));
     }
     EP_TRY(ep_comm_agree(session->world, summarize(&s, summary)));

@@ -53,7 +53,7 @@ struct ep_links_level {
     double latency_s;              /* smallest size, ping-pong, one pair at a time */
     double bw_bytes_per_s;         /* best size of windows, one pair at a time, one way */
     int64_t bw_size_bytes;         /* that size */
-    double large_bw_bytes_per_s;   /* largest size of windows, one pair at a time, one way */
+    double large_bw_bytes_per_s;   /* largest measured size of windows, one pair at a time, one way */
     int64_t concurrent_pairs;      /* 0: no second pair without a common rank */
     double all_bw_bytes_per_s;     /* best size of windows, all at once, each pair */
     double all_large_bw_bytes_per_s; /* the same of the largest size */
@@ -68,7 +68,8 @@ struct ep_links_summary {
     int64_t num_levels;
 };
 
-/** Measure all levels of the session's topology; one record per visit of a case. Sets the levels'
+/** Measure all levels of the session's topology; one record per visit of a case. Sizes of which one repetition
+ *  takes longer than 20 times case_time_s (all but the smallest) are skipped and listed. Sets the levels'
  *  measured values in the topology and, where the session writes, topology.xml.
  *  Collective over the world. With one rank there is nothing to do: an empty summary.
  *  Returns as ep_links_options_check; EP_ENOMEM; EP_EIO. */

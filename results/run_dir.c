@@ -56,6 +56,7 @@ static const struct ep_column run_columns[] = {
     {"profile", EP_COLUMN_TEXT, 0, 0, F(profile)},
     {"comm_ranks", EP_COLUMN_TEXT, 0, 0, F(comm_ranks)},
     {"comm_rank_order", EP_COLUMN_TEXT, 0, 0, F(comm_rank_order)},
+    {"comm_tokens", EP_COLUMN_TEXT, 0, 0, F(comm_tokens)},
     {"num_ranks", EP_COLUMN_I64, 0, 0, F(num_ranks)},
     {"num_nodes", EP_COLUMN_I64, 0, 0, F(num_nodes)},
     {"ranks_per_node", EP_COLUMN_I64, 0, 0, F(ranks_per_node)},

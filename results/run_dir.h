@@ -48,6 +48,7 @@ struct ep_run {
     char *profile; /* quick, standard, full; absent for single commands */
     char *comm_ranks;      /* as --ranks of `run` had it: "2,4"; absent = all ranks */
     char *comm_rank_order; /* as --rank-order had it; absent = packed */
+    char *comm_tokens; /* of slow links: tokens of the profile's sweeps, "2,16,64"; absent = its own */
     int64_t num_ranks;
     int64_t num_nodes;
     int64_t ranks_per_node;

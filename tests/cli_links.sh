@@ -35,6 +35,13 @@ mpi 5 $small -o five >table 2>err
 [ "$(grep -c '"concurrent_pairs":2' five/records.jsonl)" = 16 ]
 grep -q '2 at once' table
 
+# a link that is too slow for large messages: they are left out by name, in the run too, the rest is there
+mpi 2 -b 8 -e 4M -f 8 --visits 1 --case-time 1us -o slow >table 2>err
+grep -q '^skipped: slow-link: links/.*B and larger: .*more than 20 times --case-time (20.000 us)' err
+grep -q '"name": *"slow-link"' slow/run.json
+[ "$(grep -c '"size_bytes":8,' slow/records.jsonl)" = 2 ]
+[ "$(grep -c '"size_bytes":4194304,' slow/records.jsonl)" = 0 ]
+
 # bad input: one message, no hang, nothing written
 fails() { # EXIT-STATUS TEXT ARGUMENTS...
     want=$1 text=$2

@@ -79,6 +79,17 @@ vcluster 2 200mbit -- "$EPBENCH" comm -n 3 --tokens 8 --transport alltoallv,hier
 grep -q 'unavailable: hier.*equally many ranks' "$scratch/err" || fail "no reason given"
 grep -q '^alltoallv' "$scratch/out" || fail "no table"
 
+# Links too slow for the sizes of a sweep, 10 Mbit/s: a window of 256 KiB takes 3.4 s, of 8 KiB 0.1 s; 20 repetitions of
+# a bare call with 256 KiB per pair 25 x 4 x 0.2 = 21 s. Both are left out by name, and smaller ones measured.
+vcluster 2 10mbit -- "$EPBENCH" links -n 2 --quick -o "$scratch/links" || fail "slow links failed"
+grep -q 'slow-link: links/fabric/window/pair=.*/262144B and larger' "$scratch/err" || fail "slow links are not named"
+grep -q '"pattern":"window".*"size_bytes":8192,' "$scratch/links/records.jsonl" || fail "no small windows"
+grep -q '"size_bytes":4194304,' "$scratch/links/records.jsonl" && fail "large messages over slow links"
+vcluster 2 10mbit -- "$EPBENCH" comm -n 2 --tokens 8 --hidden 8 --iters 3 --visits 1 --bare 1ms ||
+    fail "a bare loop over slow links failed"
+grep -q 'slow-link: bare: 256.00 KiB per pair and more' "$scratch/err" || fail "the bare loop's rest is not named"
+grep -q '^16.00 KiB  *20 ' "$scratch/out" || fail "not 20 repetitions of 16 KiB per pair"
+
 [ "$before" = "$(ip netns list; ip link show)" ] || fail "something was left behind"
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     setpriv --reuid=65534 --regid=65534 --clear-groups scripts/vcluster 2 200mbit -- hostname \
