@@ -153,7 +153,7 @@ $(MPI_TESTS): $(B)/tests/%: $(B)/tests/%.o $(BENCH_OBJECTS) $(GEN)
 	@echo "  LINK  $@"
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_ALL) $(LDLIBS)
 
-.PHONY: fuzz fuzz-targets tests check-built check-unit check check-asan check-vcluster lint report bootstrap format clean help install
+.PHONY: fuzz fuzz-targets tests check-built check-unit check check-asan check-valgrind check-vcluster lint report bootstrap format clean help install
 .SECONDARY:
 tests: $(B)/epbench $(UNIT_TESTS) $(FUZZ_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
 
@@ -169,6 +169,10 @@ check-unit: $(UNIT_TESTS) $(FUZZ_TESTS) # the tests that need no MPI
 
 check-asan: ## Unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) B=$(B)/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" check-unit
+
+check-valgrind: $(UNIT_TESTS) ## Unit tests under valgrind, but GEMM's: it cannot translate their unrolled loops
+	$(Q)UNDER="valgrind -q --error-exitcode=9 --leak-check=full" B=$(B) \
+	    tests/run $(filter-out test_gemm,$(notdir $(UNIT_TESTS)))
 
 check-vcluster: all ## Test scripts/vcluster, where the system allows namespaces
 	$(Q)B=$(B) tests/vcluster.sh || [ $$? = 77 ]

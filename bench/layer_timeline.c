@@ -68,13 +68,15 @@ enum ep_status ep_layer_timeline_set(struct ep_layer_timeline *timeline, const c
         snprintf(rank_name, sizeof rank_name, "rank %lld", (long long)rank);
         EP_TRY(append(events, name_row("thread_name", rank, rank_name)));
         for (int64_t p = 0; p < c->num_phases; p++) {
-            const double entry_s = reading(c, rank, repetition, p);
-            const double time_s = reading(c, rank, repetition, p + 1) - entry_s;
+            /* whole ns, which viewers count in: the end of a slice is the start of the next */
+            const long long start_ns = llround((reading(c, rank, repetition, p) - begin_s) * 1e9);
+            const long long end_ns = llround((reading(c, rank, repetition, p + 1) - begin_s) * 1e9);
             const double wait_s = ep_layer_wait_s(c, p, repetition, rank);
             EP_TRY(append(events,
                           json_pack("{s:s, s:s, s:I, s:f, s:f, s:{s:f}}", "ph", "X", "name", names[p],
-                                    "tid", (json_int_t)rank, "ts", (entry_s - begin_s) * 1e6, "dur",
-                                    time_s * 1e6, "args", "wait_us", wait_s * 1e6)));
+                                    "tid", (json_int_t)rank, "ts", (double)start_ns / 1e3, "dur",
+                                    (double)(end_ns - start_ns) / 1e3,
+                                    "args", "wait_us", wait_s * 1e6)));
         }
     }
     status = ep_json_set(timeline->cases, title, json_incref(events));
