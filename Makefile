@@ -137,7 +137,7 @@ FUZZ_TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz_*.c))
 # Helpers of tests: what several of them link, and programs tests/make_*.c that make their input.
 TEST_HELPERS := $(B)/tests/planted.o
 TEST_MAKERS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/make_*.c))
-CORE_OBJECTS := $(patsubst %.c,$(B)/%.o,$(foreach d,base topologies kernels results plots,$(wildcard $(d)/*.c)) $(wildcard bench/harness.c bench/layer_waits.c bench/overlap_plan.c bench/suite_scale.c))
+CORE_OBJECTS := $(patsubst %.c,$(B)/%.o,$(foreach d,base topologies kernels results plots,$(wildcard $(d)/*.c)) $(wildcard bench/harness.c bench/layer_waits.c bench/overlap_plan.c bench/suite_scale.c bench/uplinks.c))
 BENCH_OBJECTS := $(filter-out $(B)/bench/epbench.o,$(OBJECTS))
 
 $(UNIT_TESTS) $(TEST_MAKERS): $(B)/tests/%: $(B)/tests/%.o $(TEST_HELPERS) $(CORE_OBJECTS) $(GEN)

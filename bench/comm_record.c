@@ -2,6 +2,8 @@
 /* Filling comm records. */
 #include "bench/comm_record.h"
 
+#include "bench/comm_ports.h"
+
 #include "base/file.h"
 #include "base/units.h"
 
@@ -170,35 +172,6 @@ out:
     return status;
 }
 
-/* Each node's NIC, where a rate was given for it. rows [num_ranks][num_ranks] */
-static enum ep_status fill_nics(const struct ep_session *session, const struct ep_comm_setting *s,
-                                const int64_t *rows, struct ep_record *record)
-{
-    enum ep_status status = EP_OK;
-    const int64_t num_ranks = s->traffic.num_ranks;
-    const double rate = session->options.link_bytes_per_s;
-    char text[32];
-    for (int64_t n = 0; n < s->traffic.num_nodes; n++) {
-        int64_t out = 0, in = 0;
-        char name[32];
-        for (int64_t i = 0; i < num_ranks; i++) {
-            for (int64_t j = 0; j < num_ranks; j++) {
-                const bool leaves = s->traffic.rank_node[i] == n, comes = s->traffic.rank_node[j] == n;
-                out += leaves && !comes ? rows[i * num_ranks + j] : 0;
-                in += comes && !leaves ? rows[i * num_ranks + j] : 0;
-            }
-        }
-        snprintf(name, sizeof name, "node%" PRId64, n);
-        EP_TRY(ep_record_add_port(record, name, "nic", "out", out * record->row_bytes));
-        EP_TRY(ep_record_add_port(record, name, "nic", "in", in * record->row_bytes));
-    }
-    record->bound_s = (double)record->h_nic_bytes / rate;
-    EP_TRY(ep_record_set_text(&record->bound_name, "nic at %s",
-                              ep_format_bandwidth(rate, text, sizeof text)));
-out:
-    return status;
-}
-
 static int64_t combine_passes(const struct ep_comm_setting *s)
 {
     return s->point->transport->combine_passes > 0 ? s->point->transport->combine_passes : 1;
@@ -210,6 +183,7 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     enum ep_status status = EP_OK;
     const int64_t num_ranks = s->traffic.num_ranks;
     const size_t pairs = (size_t)(num_ranks * num_ranks);
+    const bool has_nics = ep_comm_ports_known(session, s);
     struct ep_features features = {0};
     int64_t *rows = calloc(2 * pairs, sizeof *rows);
     if (rows == NULL) {
@@ -230,15 +204,12 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
         .num_ranks = num_ranks,
         .row_bytes = record->row_bytes,
         .rank_node = s->traffic.rank_node,
-        .rank_nic = session->options.link_bytes_per_s > 0 && s->traffic.num_nodes > 1
-                        ? s->traffic.rank_node
-                        : NULL,
+        .rank_nic = has_nics ? s->traffic.rank_node : NULL,
         .num_levels = session->topo->num_levels,
         .level = level_of,
         .context = &context,
     };
     EP_TRY(ep_features_init(rows, &config, &features));
-    const bool has_nics = session->options.link_bytes_per_s > 0 && s->traffic.num_nodes > 1;
     record->mean_out_bytes = features.mean_out_bytes;
     record->h_rank_bytes = features.h_rank_bytes;
     record->h_nic_bytes = features.h_nic_bytes;
@@ -249,7 +220,7 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     record->messages_max = features.messages_max;
     record->messages_nonzero_max = features.messages_nonzero_max;
     if (has_nics) {
-        EP_TRY(fill_nics(session, s, rows, record));
+        EP_TRY(ep_comm_ports_fill(session, s, rows, record));
     }
     EP_TRY(fill_levels(session->topo, &features, record));
     const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");

@@ -9,6 +9,7 @@
 #include "bench/comm.h"
 #include "bench/harness.h"
 #include "bench/os_counters.h"
+#include "bench/uplinks.h"
 #include "results/record.h"
 #include "results/run_dir.h"
 #include "topologies/topo.h"
@@ -38,6 +39,8 @@ struct ep_session_options {
     int64_t threads;       /* --threads per rank, default 1 */
     const char *link_rate; /* --link-rate; NULL = not given */
     double link_bytes_per_s; /* of it, or of EPBENCH_LINK_RATE; 0 = not known */
+    const char *uplinks_text;  /* --uplinks; NULL = not given */
+    struct ep_uplinks uplinks; /* of it, or of EPBENCH_UPLINKS; num 0 = not known */
     int64_t launch_idx;    /* --launch-idx, set by --launches; -1 = not given (0 once open) */
     int64_t num_launches;  /* --launches, default 1 */
 };

@@ -18,7 +18,8 @@ enum {
     KEY_THREADS,
     KEY_LAUNCHES,
     KEY_LAUNCH_IDX,
-    KEY_LINK_RATE
+    KEY_LINK_RATE,
+    KEY_UPLINKS
 };
 
 static const struct argp_option options[] = {
@@ -38,6 +39,9 @@ static const struct argp_option options[] = {
     {"link-rate", KEY_LINK_RATE, "RATE", 0,
      "of each node's one NIC, each way, with its unit, such as 400Gb/s (also EPBENCH_LINK_RATE): the bound "
      "of what crosses nodes", 12},
+    {"uplinks", KEY_UPLINKS, "RATE:HOST,...;...", 0,
+     "switches below one core switch: the rate of each one's uplink, each way, and its hosts by name (also "
+     "EPBENCH_UPLINKS); needs a link rate", 12},
     {0},
 };
 
@@ -50,6 +54,22 @@ static enum ep_status find_link_rate(const char *text, double *link_bytes_per_s)
         what = "EPBENCH_LINK_RATE";
     }
     return text != NULL && text[0] != '\0' ? ep_parse_bandwidth(text, what, link_bytes_per_s) : EP_OK;
+}
+
+static enum ep_status find_uplinks(const char *text, double link_bytes_per_s,
+                                   struct ep_uplinks *uplinks)
+{
+    const char *what = "--uplinks";
+    if (text == NULL) {
+        text = getenv("EPBENCH_UPLINKS");
+        what = "EPBENCH_UPLINKS";
+    }
+    if (text == NULL || text[0] == '\0') {
+        return EP_OK;
+    }
+    return link_bytes_per_s > 0 ? ep_uplinks_parse(text, what, uplinks)
+                                : ep_error_set(EP_EINVAL, "%s: needs --link-rate, the rate of the NICs",
+                                               what);
 }
 
 struct ep_session_options ep_session_options_default(void)
@@ -120,8 +140,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LINK_RATE:
         o->link_rate = arg;
         break;
+    case KEY_UPLINKS:
+        o->uplinks_text = arg;
+        break;
     case ARGP_KEY_SUCCESS:
         status = find_link_rate(o->link_rate, &o->link_bytes_per_s);
+        if (status == EP_OK) {
+            status = find_uplinks(o->uplinks_text, o->link_bytes_per_s, &o->uplinks);
+        }
         if (status == EP_OK && o->output != NULL && o->append != NULL) {
             status = ep_error_set(EP_EINVAL, "-o makes a new run and --append adds to one: give "
                                   "only one of them");

@@ -149,6 +149,12 @@ done
 status=0
 "$EPBENCH" comm -n 1 --link-rate 400 --tokens 8 >out 2>err || status=$?
 [ $status = 2 ] && grep -q -- '--link-rate: 400 has no unit' err || fail "--link-rate 400 gave $status"
+status=0
+"$EPBENCH" comm -n 1 --uplinks 1GB/s:a --tokens 8 >out 2>err || status=$?
+[ $status = 2 ] && grep -q -- '--uplinks: needs --link-rate' err || fail "--uplinks alone gave $status"
+status=0
+EPBENCH_UPLINKS=1GB/s "$EPBENCH" comm -n 1 --link-rate 1GB/s --tokens 8 >out 2>err || status=$?
+[ $status = 2 ] && grep -q "EPBENCH_UPLINKS: '1GB/s' is not RATE:HOST,HOST" err || fail "EPBENCH_UPLINKS gave $status"
 
 # Ranks that were started with other options are told which.
 status=0

@@ -73,6 +73,32 @@ awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(hier > 0.9 * 0.042 && al
 awk -v hier="$hier" -v all="$alltoallv" 'BEGIN { exit !(all > 2 * hier) }' ||
     fail "hier ($hier s) does not save what it should against alltoallv ($alltoallv s)"
 
+grep -q '"name":"btl_tcp_rndv_eager_limit","text":"8388608"' "$run/records.jsonl" &&
+    grep -q '"name":"btl_tcp_max_send_size","text":"8388608"' "$run/records.jsonl" &&
+    grep -q '"name":"btl_tcp_flags","text":"1"' "$run/records.jsonl" || fail "MPI's settings are not recorded"
+
+# Interface counters: of hier only rows once per (token, node) cross. All 256 x 2 tokens of a host do, 4096 B each, in each
+# of 14 dispatches (the first, 1 to warm up, 5 samples, 1 + 5 of the phases, 1 verified): 29.4 MB, and 8 % for metadata,
+# headers, barriers and the start. Fan-out through the network would double it: nothing inside a host goes there.
+for transport in hier hier-shm; do
+    vcluster 2 200mbit -- sh -c '"$1" comm -n 4 --experts 16 --top-k 8 --tokens 256 --hidden 2048 --transport "$2" \
+        --op dispatch --memory 1G --iters 5 --visits 1 --warmup 1 >&2 && cat /sys/class/net/lab0/statistics/tx_bytes' \
+        _ "$EPBENCH" "$transport" || fail "$transport failed"
+    awk '{ exit !($1 > 14 * 2097152 && $1 < 1.08 * 14 * 2097152) }' "$scratch/out" ||
+        fail "$transport sent $(cat "$scratch/out") bytes, not 14 x 2097152 and a little"
+done
+
+# Two switches: uplinks are told, counted, and bind. Uniform top-8 of 16 on 4 ranks: 64 x 8 copies of a rank, half of them
+# to the other switch, 2 ranks each: 64 x 8 x 4096 B = 2.1 MB through 12.5 MB/s; a NIC has 3/4 of it at 25 MB/s.
+uplinks=$scratch/uplinks
+vcluster 4 200mbit 2 100mbit -- sh -c 'echo "$EPBENCH_UPLINKS"; "$1" comm -n 4 --experts 16 --top-k 8 --tokens 64 \
+    --hidden 2048 --transport alltoallv --iters 3 --visits 1 --warmup 1 -o "$2" >&2' _ "$EPBENCH" "$uplinks" ||
+    fail "comm over two switches failed"
+[ "$(cat "$scratch/out")" = "100Mb/s:vhost0,vhost1;100Mb/s:vhost2,vhost3" ] || fail "uplinks are not told"
+[ "$(grep -c '"bound_name":"uplink at 12.5 MB/s"' "$uplinks/records.jsonl")" = 2 ] || fail "uplinks do not bind"
+sed 's/.*"name":"switch0","kind":"uplink","direction":"out","bytes":\([0-9]*\).*/\1/' "$uplinks/records.jsonl" |
+    awk '{ n += $1 > 0.9 * 2097152 && $1 < 1.1 * 2097152 } END { exit n != 2 }' || fail "wrong bytes of an uplink"
+
 # A transport that cannot run on these ranks says why; the others run.
 vcluster 2 200mbit -- "$EPBENCH" comm -n 3 --tokens 8 --transport alltoallv,hier --iters 3 --visits 1 ||
     fail "a transport that cannot run ends the sweep"
@@ -91,9 +117,33 @@ grep -q 'slow-link: bare: 256.00 KiB per pair and more' "$scratch/err" || fail "
 grep -q '^16.00 KiB  *20 ' "$scratch/out" || fail "not 20 repetitions of 16 KiB per pair"
 
 [ "$before" = "$(ip netns list; ip link show)" ] || fail "something was left behind"
-if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-    setpriv --reuid=65534 --regid=65534 --clear-groups scripts/vcluster 2 200mbit -- hostname \
-        >"$scratch/out" 2>"$scratch/err" </dev/null || fail "not for an ordinary user"
+# Killed, it leaves no process.
+nap=98765.$$
+scripts/vcluster 2 200mbit -- sh -c \
+    "mpirun --hostfile \"\$EPBENCH_HOSTFILE\" --map-by node -n 2 sh -c 'echo up; exec sleep $nap'" \
+    >"$scratch/out" 2>"$scratch/err" </dev/null &
+pid=$!
+napping() { ps -eo args | grep -c "^sleep $nap\$" || true; }
+for _ in $(seq 100); do [ "$(napping)" = 2 ] && break; sleep 0.1; done
+[ "$(napping)" = 2 ] || fail "two ranks did not start"
+kill -9 $pid
+wait $pid || true
+for _ in $(seq 50); do [ "$(napping)" = 0 ] && break; sleep 0.1; done
+[ "$(napping)" = 0 ] || fail "a killed one leaves processes"
+[ "$before" = "$(ip netns list; ip link show)" ] || fail "a killed one leaves devices"
+
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && setpriv --reuid=65534 --regid=65534 --clear-groups \
+    test -x "$EPBENCH"; then
+    ordinary() { # COMMAND...: on two hosts, for an ordinary user
+        setpriv --reuid=65534 --regid=65534 --clear-groups scripts/vcluster 2 200mbit -- "$@" \
+            >"$scratch/out" 2>"$scratch/err" </dev/null || fail "'$*' failed for an ordinary user"
+    }
+    ordinary hostname
     [ "$(cat "$scratch/out")" = vhost0 ] || fail "an ordinary user's command is not on vhost0"
+    ordinary "$EPBENCH" comm -n 4 --tokens 8 --hidden 64 --transport alltoallv,hier --iters 3 --visits 1
+    [ "$(grep -c '^hier ' "$scratch/out")" = 2 ] || fail "comm lacks hier for an ordinary user"
+    ordinary sh -c 'mpirun --hostfile "$EPBENCH_HOSTFILE" --map-by node -n 4 "$1" layer --tokens 16 --hidden 64 \
+        --ffn 32 --experts 16 --top-k 2 --iters 3 --visits 1' _ "$EPBENCH"
+    grep -q '^alltoallv ' "$scratch/out" || fail "layer has no table for an ordinary user"
 fi
 echo "ok: scripts/vcluster"
