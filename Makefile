@@ -171,7 +171,7 @@ check-asan: ## Unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) B=$(B)/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" check-unit
 
 check-valgrind: $(UNIT_TESTS) ## Unit tests under valgrind, but GEMM's: it cannot translate their unrolled loops
-	$(Q)UNDER="valgrind -q --error-exitcode=9 --leak-check=full" B=$(B) \
+	$(Q)UNDER="valgrind -q --error-exitcode=9 --leak-check=full --child-silent-after-fork=yes --suppressions=tests/valgrind.supp" B=$(B) \
 	    tests/run $(filter-out test_gemm,$(notdir $(UNIT_TESTS)))
 
 check-vcluster: all ## Test scripts/vcluster, where the system allows namespaces
