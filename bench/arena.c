@@ -22,7 +22,7 @@ struct ep_arena {
     size_t mapping_bytes;
     bool owns_mapping;
     bool collapses; /* asks for huge pages range by range */
-    char *base; /* 2 MiB-aligned */
+    char *base; /* 2 MiB-aligned where there is room for that */
     int64_t limit_bytes;
     int64_t used_bytes;
     int64_t peak_bytes; /* touched so far */
@@ -55,10 +55,10 @@ static void collapse(const struct ep_arena *a, int64_t from_bytes, int64_t to_by
     }
 }
 
-static char *align_huge(char *memory)
+static char *align(char *memory, uintptr_t unit)
 {
     const uintptr_t start = (uintptr_t)memory;
-    return memory + (HUGE_PAGE_BYTES - start % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    return memory + (unit - start % unit) % unit;
 }
 
 enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct ep_arena **arena)
@@ -76,7 +76,7 @@ enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages pages, struct 
                             limit_bytes);
     }
     a->owns_mapping = true;
-    a->base = align_huge(a->mapping);
+    a->base = align(a->mapping, HUGE_PAGE_BYTES);
     a->limit_bytes = limit_bytes;
     a->pages = pages;
     advise(a, pages);
@@ -93,9 +93,10 @@ enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes, enum ep_page
     }
     a->mapping = memory;
     a->mapping_bytes = (size_t)size_bytes;
-    a->base = align_huge(memory);
-    a->limit_bytes = size_bytes - (a->base - a->mapping);
-    EP_ASSERT(a->limit_bytes >= 0);
+    /* What has no room for a huge page should not lose its memory to their alignment. */
+    a->base = align(memory, size_bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : ALIGN_BYTES);
+    const int64_t lost_bytes = a->base - a->mapping;
+    a->limit_bytes = size_bytes > lost_bytes ? size_bytes - lost_bytes : 0;
     a->collapses = pages == EP_PAGES_THP;
     a->pages = pages;
     advise(a, pages);
