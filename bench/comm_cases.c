@@ -28,10 +28,12 @@ enum ep_status ep_comm_cases_resolve(const struct ep_comm_sweep *s, const struct
     return ep_skew_resolve_shape(skew, given_experts, given_top_k, in_sweep, experts, top_k);
 }
 
-/* Append a case unless the same one is there: a trace in a sweep over top-k has one top-k only. */
+/* Append a case unless the same one is there: a trace in a sweep over top-k has one top-k only, and a
+ * transport that takes no algorithm of the list one algorithm. */
 static enum ep_status add_case(struct ep_comm_sweep *s, const struct ep_comm_case *point)
 {
-    for (int64_t i = s->num_cases - 1; point->skew->top_k > 0 && i >= 0; i--) {
+    const bool may_repeat = point->skew->top_k > 0 || s->algorithms.num > 1;
+    for (int64_t i = s->num_cases - 1; may_repeat && i >= 0; i--) {
         if (memcmp(&s->cases[i], point, sizeof *point) == 0) {
             return EP_OK;
         }
