@@ -50,6 +50,11 @@ enum ep_status ep_cmd_comm(int argc, char **argv)
                               "--cadence stream leaves no time between them: give only one");
         goto out;
     }
+    if (input.comm.limits && input.session.cadence == EP_CADENCE_STREAM) {
+        status = ep_error_set(EP_EINVAL, "--limits begins every repetition of a turn together, but --cadence "
+                              "stream asks for none of that: give only one");
+        goto out;
+    }
     EP_TRY(ep_comm_sweep_create(&input.comm, &sweep));
     input.session.keep = false;
     input.session.needed_ranks = ep_comm_sweep_most_ranks(sweep);

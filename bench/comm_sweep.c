@@ -211,6 +211,10 @@ static enum ep_status check_limits(const struct ep_comm_sweep *s)
                                 s->algorithms.items[i]);
         }
     }
+    if (s->options.limits && s->options.max_samples > 0) {
+        return ep_error_set(EP_EINVAL, "--limits with --iters %" PRId64 ": transports of a point get as many "
+                            "turns as fit --case-time", s->options.max_samples);
+    }
     return s->options.limits && s->options.cold
                ? ep_error_set(EP_EINVAL, "--limits with --cold: a turn begins with a repetition that "
                               "is not timed, so buffers are warm")
