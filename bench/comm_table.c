@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_VISITS = 64 };
+enum { MAX_VISITS = 64, MAX_COLUMNS = 20 };
 
 struct row {
     char *case_name;
     char labels[5][48]; /* transport, op, skew, dtype, basis */
-    int64_t tokens, top_k, h_rank_bytes, bad;
+    int64_t tokens, top_k, hidden, ranks, h_rank_bytes, bad;
     double skew_achieved;
     char policy[16]; /* of buffers of rows; "" = not known */
     int64_t peak_bytes, waste_bytes;
@@ -27,6 +27,7 @@ struct row {
         of_bound[MAX_VISITS];
     bool has_bound;
     int64_t num_visits;
+    int64_t num_left_out; /* visits beyond what the row holds */
     int64_t num_warnings;
 };
 
@@ -76,6 +77,8 @@ static enum ep_status find_row(struct ep_comm_table *table, const struct ep_reco
         .case_name = strdup(record->case_name),
         .tokens = record->tokens,
         .top_k = record->top_k,
+        .hidden = record->hidden,
+        .ranks = record->ranks,
         .h_rank_bytes = record->h_rank_bytes,
         .skew_achieved = record->skew_achieved,
         .peak_bytes = record->buffer_peak_bytes,
@@ -106,8 +109,16 @@ enum ep_status ep_comm_table_add(struct ep_comm_table *table, const struct ep_re
 {
     struct row *row = NULL;
     const enum ep_status status = find_row(table, record, &row);
-    if (status != EP_OK || row->num_visits == MAX_VISITS) {
+    if (status != EP_OK) {
         return status;
+    }
+    row->num_warnings += record->warnings.num;
+    if (record->check.rows >= 0) {
+        row->bad += record->check.wrong + record->check.missing + record->check.doubled;
+    }
+    if (row->num_visits == MAX_VISITS) {
+        row->num_left_out++;
+        return EP_OK;
     }
     const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");
     const int64_t v = row->num_visits++;
@@ -117,10 +128,6 @@ enum ep_status ep_comm_table_add(struct ep_comm_table *table, const struct ep_re
     row->logical[v] = record->bw_logical_bytes_per_s;
     row->of_bound[v] = record->bound_s / record->median_s;
     row->has_bound = !isnan(record->bound_s);
-    row->num_warnings += record->warnings.num;
-    if (record->check.rows >= 0) {
-        row->bad += record->check.wrong + record->check.missing + record->check.doubled;
-    }
     return EP_OK;
 }
 
@@ -154,17 +161,34 @@ static int compare_rows(const void *a, const void *b)
             return by_label[i] == 1 ? -order : order; /* dispatch before combine */
         }
     }
+    if (x->ranks != y->ranks) {
+        return x->ranks < y->ranks ? -1 : 1;
+    }
+    if (x->hidden != y->hidden) {
+        return x->hidden < y->hidden ? -1 : 1;
+    }
     if (x->top_k != y->top_k) {
         return x->top_k < y->top_k ? -1 : 1;
     }
     return x->tokens != y->tokens ? (x->tokens < y->tokens ? -1 : 1) : strcmp(y->policy, x->policy);
 }
 
-static bool find_capacity(const struct ep_comm_table *table)
+/* Which columns there are beside the usual ones: those that tell rows apart. */
+struct columns {
+    bool ranks, hidden, dropped;
+    int64_t num_left_out; /* most visits beyond what a row holds */
+    const char *headers[MAX_COLUMNS]; /* that the table borrows */
+};
+
+static struct columns find_columns(const struct ep_comm_table *table)
 {
-    bool found = false;
+    struct columns found = {0};
     for (int64_t i = 0; i < table->num; i++) {
-        found = found || !isnan(table->rows[i].dropped);
+        const struct row *row = &table->rows[i];
+        found.ranks = found.ranks || row->ranks != table->rows[0].ranks;
+        found.hidden = found.hidden || row->hidden != table->rows[0].hidden;
+        found.dropped = found.dropped || !isnan(row->dropped);
+        found.num_left_out = row->num_left_out > found.num_left_out ? row->num_left_out : found.num_left_out;
     }
     return found;
 }
@@ -220,53 +244,82 @@ out:
     return status;
 }
 
+static void add_row(struct ep_table *text, const struct row *row, const struct columns *columns)
+{
+    char buffer[32];
+    const int64_t n = row->num_visits;
+    ep_table_add(text, "%s%s%s", row->labels[0], has_policy(row) ? " " : "",
+                 has_policy(row) ? row->policy : "");
+    ep_table_add(text, "%s", row->labels[1]);
+    ep_table_add(text, "%s", row->labels[2]);
+    if (columns->ranks) {
+        ep_table_add(text, "%" PRId64, row->ranks);
+    }
+    if (columns->hidden) {
+        ep_table_add(text, "%" PRId64, row->hidden);
+    }
+    ep_table_add(text, "%.2f", row->skew_achieved);
+    ep_table_add(text, "%" PRId64, row->top_k);
+    ep_table_add(text, "%" PRId64, row->tokens);
+    ep_table_add(text, "%s", row->labels[3]);
+    ep_table_add(text, "%s", ep_format_bytes((double)row->h_rank_bytes, buffer, sizeof buffer));
+    ep_table_add(text, "%s", ep_format_time(median_of(row->whole_s, n), buffer, sizeof buffer));
+    ep_table_add(text, "%.2fx", spread_of(row->whole_s, n));
+    ep_table_add(text, "%s", ep_format_time(median_of(row->exchange_s, n), buffer, sizeof buffer));
+    ep_table_add(text, "%s", ep_format_bandwidth(median_of(row->physical, n), buffer, sizeof buffer));
+    ep_table_add(text, "%s", ep_format_bandwidth(median_of(row->logical, n), buffer, sizeof buffer));
+    ep_table_add(text, row->has_bound ? "%.2f" : "-", median_of(row->of_bound, n));
+    ep_table_add(text, "%s", row->labels[4]);
+    ep_table_add(text, "%" PRId64, row->bad);
+    ep_table_add(text, "%" PRId64, row->num_warnings);
+    if (columns->dropped) {
+        ep_table_add(text, isnan(row->dropped) ? "-" : "%.2f %%", 100 * row->dropped);
+    }
+}
+
+static enum ep_status create_text(struct columns *columns, struct ep_table **text)
+{
+    const struct {
+        const char *header;
+        bool is_there;
+    } all[MAX_COLUMNS] = {
+        {"transport", true}, {"op", true},        {"skew", true},     {"ranks", columns->ranks},
+        {"hidden", columns->hidden},              {"max/mean", true}, {"top-k", true},
+        {"tokens", true},    {"dtype", true},     {"busiest", true},  {"whole", true},
+        {"spread", true},    {"exchange", true},  {"physical", true}, {"logical", true},
+        {"of bound", true},  {"basis", true},     {"#wrong", true},   {"warnings", true},
+        {"dropped", columns->dropped},
+    };
+    int num = 0;
+    for (int i = 0; i < MAX_COLUMNS; i++) {
+        if (all[i].is_there) {
+            columns->headers[num++] = all[i].header;
+        }
+    }
+    return ep_table_create(columns->headers, num, text);
+}
+
 enum ep_status ep_comm_table_print(struct ep_comm_table *table, double null_s, FILE *out)
 {
-    static const char *const headers[] = {
-        "transport", "op",       "skew",    "max/mean", "top-k",    "tokens",  "dtype",
-        "busiest",   "whole",    "spread",  "exchange", "physical", "logical", "of bound",
-        "basis",     "#wrong",   "warnings", "dropped",
-    };
-    const bool has_capacity = find_capacity(table);
+    struct columns columns = find_columns(table);
     enum ep_status status = EP_OK;
     struct ep_table *text = NULL;
     char buffer[32];
-    EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0] - !has_capacity, &text));
+    EP_TRY(create_text(&columns, &text));
     qsort(table->rows, (size_t)table->num, sizeof *table->rows, compare_rows);
     for (int64_t i = 0; i < table->num; i++) {
-        const struct row *row = &table->rows[i];
-        const int64_t n = row->num_visits;
-        ep_table_add(text, "%s%s%s", row->labels[0], has_policy(row) ? " " : "",
-                     has_policy(row) ? row->policy : "");
-        ep_table_add(text, "%s", row->labels[1]);
-        ep_table_add(text, "%s", row->labels[2]);
-        ep_table_add(text, "%.2f", row->skew_achieved);
-        ep_table_add(text, "%" PRId64, row->top_k);
-        ep_table_add(text, "%" PRId64, row->tokens);
-        ep_table_add(text, "%s", row->labels[3]);
-        ep_table_add(text, "%s", ep_format_bytes((double)row->h_rank_bytes, buffer, sizeof buffer));
-        ep_table_add(text, "%s", ep_format_time(median_of(row->whole_s, n), buffer, sizeof buffer));
-        ep_table_add(text, "%.2fx", spread_of(row->whole_s, n));
-        ep_table_add(text, "%s",
-                     ep_format_time(median_of(row->exchange_s, n), buffer, sizeof buffer));
-        ep_table_add(text, "%s",
-                     ep_format_bandwidth(median_of(row->physical, n), buffer, sizeof buffer));
-        ep_table_add(text, "%s",
-                     ep_format_bandwidth(median_of(row->logical, n), buffer, sizeof buffer));
-        ep_table_add(text, row->has_bound ? "%.2f" : "-", median_of(row->of_bound, n));
-        ep_table_add(text, "%s", row->labels[4]);
-        ep_table_add(text, "%" PRId64, row->bad);
-        ep_table_add(text, "%" PRId64, row->num_warnings);
-        if (has_capacity) {
-            ep_table_add(text, isnan(row->dropped) ? "-" : "%.2f %%", 100 * row->dropped);
-        }
+        add_row(text, &table->rows[i], &columns);
     }
     EP_TRY(ep_table_print(text, out));
     fprintf(out, "busiest: remote bytes of the busiest rank, in or out. whole: median of the visits' "
                  "medians; spread: slowest visit over fastest.\nphysical: busiest rank's remote "
                  "bytes over the exchange; logical: its rows, own ones included, over the same "
                  "time.\nof bound: the least time that a given rate allows (--link-rate) over the whole.\n");
-    if (has_capacity) {
+    if (columns.num_left_out > 0) {
+        fprintf(out, "times: of the first %d visits of a case, %" PRId64 " more are in the records; #wrong and "
+                     "warnings: of all.\n", MAX_VISITS, columns.num_left_out);
+    }
+    if (columns.dropped) {
         fprintf(out, "dropped: of the (token, expert) copies that were asked for.\n");
     }
     if (find_policy(table)) {

@@ -41,6 +41,7 @@ struct row {
     double values[NUM_METRICS][MAX_VISITS];
     double pair_s[MAX_SHOWN_RANKS * MAX_SHOWN_RANKS][MAX_VISITS];
     int64_t num_visits, num_warnings;
+    int64_t num_left_out; /* visits beyond what the row holds */
 };
 
 struct ep_layer_table {
@@ -123,8 +124,14 @@ enum ep_status ep_layer_table_add(struct ep_layer_table *table, const struct ep_
 {
     struct row *row = NULL;
     const enum ep_status status = find_row(table, record, &row);
-    if (status != EP_OK || row->num_visits == MAX_VISITS) {
+    if (status != EP_OK) {
         return status;
+    }
+    row->num_warnings += record->warnings.num;
+    row->bad += record->check.wrong > 0 ? record->check.wrong : 0;
+    if (row->num_visits == MAX_VISITS) {
+        row->num_left_out++;
+        return EP_OK;
     }
     const struct ep_record_phase *route = ep_record_find_phase(record, "route");
     const double compute_s = mean_of(&record->compute_s);
@@ -148,8 +155,6 @@ enum ep_status ep_layer_table_add(struct ep_layer_table *table, const struct ep_
     for (int64_t i = 0; row->ranks <= MAX_SHOWN_RANKS && i < record->wait_matrix_s.num; i++) {
         row->pair_s[i][v] = record->wait_matrix_s.items[i];
     }
-    row->num_warnings += record->warnings.num;
-    row->bad += record->check.wrong > 0 ? record->check.wrong : 0;
     return EP_OK;
 }
 
@@ -253,6 +258,7 @@ enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *ou
     const int num_headers = sizeof headers / sizeof headers[0];
     const bool compares = table->num > 0 && table->rows[0].remedy >= 0;
     bool has_dropped = false;
+    int64_t num_left_out = 0;
     enum ep_status status = EP_OK;
     struct ep_table *text = NULL;
     const struct row **order = calloc((size_t)table->num + 1, sizeof *order);
@@ -262,6 +268,7 @@ enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *ou
     for (int64_t i = 0; i < table->num; i++) {
         order[i] = &table->rows[i];
         has_dropped = has_dropped || !isnan(table->rows[i].dropped);
+        num_left_out = table->rows[i].num_left_out > num_left_out ? table->rows[i].num_left_out : num_left_out;
     }
     qsort(order, (size_t)table->num, sizeof *order, compare_rows);
     EP_TRY(ep_table_create(headers + !compares, num_headers - !compares - !has_dropped, &text));
@@ -276,6 +283,10 @@ enum ep_status ep_layer_table_print(const struct ep_layer_table *table, FILE *ou
             "move/exp: above 30 %% it is what limits. efficiency: tokens/s over ranks x those of one "
             "rank with all experts; 70 to 85 %% is usual.\ndense: an FFN of equal active parameters on "
             "the same tokens, no router, no exchange.\n");
+    if (num_left_out > 0) {
+        fprintf(out, "times: of the first %d visits of a case, %" PRId64 " more are in the records; #wrong and "
+                     "warnings: of all.\n", MAX_VISITS, num_left_out);
+    }
     for (int i = 0; compares && ep_layer_remedies[i].name != NULL; i++) {
         fprintf(out, "%s%s: %s", i > 0 ? "; " : "", ep_layer_remedies[i].name,
                 ep_layer_remedies[i].summary);

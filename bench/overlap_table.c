@@ -21,6 +21,7 @@ struct row {
     int64_t chunks;
     double values[NUM_METRICS][MAX_VISITS];
     int64_t num_visits;
+    int64_t num_left_out; /* visits beyond what the row holds */
 };
 
 struct ep_overlap_table {
@@ -91,6 +92,7 @@ enum ep_status ep_overlap_table_add(struct ep_overlap_table *table, const struct
         for (int m = 0; m < NUM_METRICS && row->num_visits < MAX_VISITS; m++) {
             row->values[m][row->num_visits] = values[m];
         }
+        row->num_left_out += row->num_visits == MAX_VISITS;
         row->num_visits += row->num_visits < MAX_VISITS;
     }
     return EP_OK;
@@ -141,12 +143,14 @@ enum ep_status ep_overlap_table_print(const struct ep_overlap_table *table, FILE
     };
     enum ep_status status = EP_OK;
     struct ep_table *text = NULL;
+    int64_t num_left_out = 0;
     if (table->num == 0) {
         return EP_OK;
     }
     EP_TRY(ep_table_create(headers, sizeof headers / sizeof headers[0], &text));
     for (int64_t i = 0; i < table->num; i++) {
         add_row(text, table, &table->rows[i]);
+        num_left_out = table->rows[i].num_left_out > num_left_out ? table->rows[i].num_left_out : num_left_out;
     }
     fputc('\n', out);
     EP_TRY(ep_table_print(text, out));
@@ -156,6 +160,10 @@ enum ep_status ep_overlap_table_print(const struct ep_overlap_table *table, FILE
             "exchanges' time; below 0 overlapping costs more than it hides. can be, at best: if exchanges "
             "went on by themselves at no cost.\nexperts x, exchange x: how much longer each takes "
             "overlapped than alone; an exchange until it is seen to be through.\n");
+    if (num_left_out > 0) {
+        fprintf(out, "times: of the first %d visits of a case, %" PRId64 " more are in the records.\n", MAX_VISITS,
+                num_left_out);
+    }
 out:
     ep_table_destroy(text);
     return status;

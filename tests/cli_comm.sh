@@ -138,13 +138,30 @@ grep '"transport":"shm"' limits/records.jsonl | grep '"op":"combine"' | head -n 
 grep -q '^shm dispatch over alltoallv: geometric mean [0-9.]* (asked 4.0: ' out || fail "no verdict"
 "$EPBENCH" fit limits >out 2>err || fail "fit does not take a run with limits"
 grep -q 'bound-' out && fail "fit fits bounds"
-for bad in "--cold" "--algorithm linear"; do
+for bad in "--cold" "--algorithm linear" "--iters 3"; do
     status=0
     # shellcheck disable=SC2086
     "$EPBENCH" comm -n 2 --limits $bad -o refused >out 2>err || status=$?
     [ $status = 2 ] && grep -q -- "--limits with $bad" err || fail "--limits $bad gave $status"
 done
+refused 2 '--cadence stream asks for none' comm -n 2 --limits --cadence stream -o refused
 [ ! -e refused ] || fail "refused limits wrote something"
+
+# A transport that takes no algorithm is one case of a list of them; rows that differ can be told apart; a row
+# holds 64 visits, and says so; small buffers in shared memory are used, smaller ones leave the case out.
+ranks 2 comm --tokens 2 --hidden 8,16 --ranks 1,2 --transport alltoallv,null --algorithm linear,pairwise --op dispatch \
+    --iters 1 --visits 1 --case-time 1ms -o told >out 2>err || fail "a list of algorithms failed"
+[ "$(wc -l <told/records.jsonl)" = 12 ] || fail "expected (2 + 1) transports x 2 widths x 2 ranks"
+grep -q '^transport .* ranks  *hidden  *max/mean' out || fail "no columns for ranks and hidden"
+[ "$(grep '^null ' out | awk '{print $4, $5}' | sort -u | wc -l)" = 4 ] || fail "rows of null are alike"
+ranks 1 comm --tokens 2 --hidden 8 --op dispatch --iters 1 --visits 66 --case-time 1ms >out 2>err || fail "66 visits failed"
+grep -q '^times: of the first 64 visits of a case, 2 more' out || fail "64 of 66 visits are not told"
+ranks 2 comm --tokens 2 --hidden 8 --experts 4 --transport shm --memory 64K --iters 1 --visits 1 -o little >out 2>err ||
+    fail "64 KiB of shared memory failed"
+[ "$(grep -c '"verified":true' little/records.jsonl)" = 2 ] || fail "64 KiB of shared memory do not do"
+ranks 2 comm --tokens 2 --hidden 8 --experts 4 --transport shm --memory 1 --iters 1 --visits 1 >out 2>err ||
+    fail "1 byte of shared memory failed"
+grep -q 'skipped: no-memory: shm' err || fail "1 byte of shared memory is not told"
 
 status=0
 "$EPBENCH" comm -n 1 --link-rate 400 --tokens 8 >out 2>err || status=$?
