@@ -76,6 +76,8 @@ struct one_case {
 static const double longest_cases = 20;
 /* Above this a repetition's time grows with its bytes: larger ones are predicted from it. */
 static const double surely_bytes_s = 0.005;
+/* A time so many times what smaller sizes make one expect is taken again, so often in all. */
+enum { SURPRISE = 3, TRIALS = 4 };
 
 struct sweep {
     struct ep_session *session;
@@ -270,6 +272,22 @@ static int64_t drop_from(struct sweep *s, int64_t group, int64_t size_idx, int p
     return s->num_sizes - size_idx;
 }
 
+/* The fastest of a few: a rank that the system stops for a moment is no slow link. One time where it is not above
+ * enough_s. */
+static enum ep_status time_case(struct sweep *s, const struct ep_links_case *work, double enough_s,
+                                double *time_s)
+{
+    enum ep_status status = EP_OK;
+    *time_s = HUGE_VAL;
+    for (int i = 0; i < TRIALS && *time_s > enough_s; i++) {
+        double once_s = 0;
+        EP_TRY(ep_links_time_once(s->session->world, s->session->arena, work, &once_s));
+        *time_s = fmin(*time_s, once_s);
+    }
+out:
+    return status;
+}
+
 /* Sizes of one group and pattern, growing until a repetition takes too long. Times are agreed, so all
  * ranks leave out the same. */
 static enum ep_status find_slow_of(struct sweep *s, int64_t group, int pattern, int64_t *num_dropped)
@@ -282,9 +300,10 @@ static enum ep_status find_slow_of(struct sweep *s, int64_t group, int pattern, 
         const struct one_case *c = case_of(s, group, i, pattern);
         const struct ep_links_case work = work_of(s, c);
         const double bytes = (double)(c->size_bytes * messages_of(c));
-        double time_s = last_s * bytes / last_bytes;
-        if (last_s < surely_bytes_s || time_s < 2 * limit_s) {
-            EP_TRY(ep_links_time_once(s->session->world, s->session->arena, &work, &time_s));
+        const double expected_s = last_s * bytes / last_bytes;
+        double time_s = expected_s;
+        if (last_s < surely_bytes_s || expected_s < 2 * limit_s) {
+            EP_TRY(time_case(s, &work, fmax(SURPRISE * expected_s, limit_s), &time_s));
         }
         if (time_s > limit_s && i > 0) { /* the smallest is always measured */
             *num_dropped += drop_from(s, group, i, pattern);
