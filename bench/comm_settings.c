@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-enum { NUM_SETTINGS = 12 };
+enum { NUM_SETTINGS = 13 };
 
 static char settings_text[NUM_SETTINGS][128];
 static const char *settings[NUM_SETTINGS + 1];
@@ -64,7 +64,7 @@ void ep_comm_settings_read(void)
         "pml", "btl", "btl_vader_eager_limit", "btl_vader_single_copy_mechanism",
         "btl_tcp_eager_limit", "coll_tuned_use_dynamic_rules", "mpi_yield_when_idle",
         "btl_vader_rndv_eager_limit", "smsc", "btl_tcp_rndv_eager_limit", "btl_tcp_max_send_size",
-        "btl_tcp_flags",
+        "btl_tcp_flags", "osc",
     };
     int num = 0;
     for (int i = 0; i < NUM_SETTINGS; i++) {

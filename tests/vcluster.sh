@@ -49,11 +49,11 @@ vcluster 3 200mbit -- sh -c 'mpirun --hostfile "$EPBENCH_HOSTFILE" --map-by node
 # epbench: each namespace is a node, every transport arrives whole, and a link is never faster than its rate.
 run=$scratch/run
 vcluster 2 200mbit -- "$EPBENCH" comm -n 4 --experts 16 --top-k 8 --tokens 128 --hidden 2048 \
-    --transport alltoallv,alltoallv-dedup,pairwise,hier,hier-shm,hier2d,allgather --memory 1G --iters 5 --visits 1 \
+    --transport alltoallv,alltoallv-dedup,pairwise,rma,hier,hier-shm,hier2d,allgather --memory 1G --iters 5 --visits 1 \
     --warmup 1 -o "$run" || fail "comm failed"
 grep -q '"nodes":2,' "$run/records.jsonl" || fail "records do not say 2 nodes"
 grep -q '"verified":false' "$run/records.jsonl" && fail "a record is not verified"
-[ "$(grep -c '"verified":true' "$run/records.jsonl")" = 14 ] || fail "not 14 verified records"
+[ "$(grep -c '"verified":true' "$run/records.jsonl")" = 16 ] || fail "not 16 verified records"
 grep '"transport":"hier"' "$run/records.jsonl" | grep '"op":"dispatch"' |
     grep -q '"bound_name":"nic at 25.*MB/s"' || fail "the link's rate is no bound of a record"
 grep -q '"name":"node1","kind":"nic","direction":"in","bytes":[1-9]' "$run/records.jsonl" ||
