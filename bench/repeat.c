@@ -133,6 +133,7 @@ static enum ep_status set_session(const struct ep_repeat *r, struct ep_session_o
     }
     options->cadence =
         strcmp(record->cadence, "stream") == 0 ? EP_CADENCE_STREAM : EP_CADENCE_BARRIER;
+    options->shares = ep_comm_sweep_shares(r->sweep);
     options->launch_idx = 0;
     for (int64_t i = 0; i < r->records.num; i++) {
         const int64_t launch_idx = r->records.items[i].launch_idx;

@@ -159,6 +159,9 @@ grep -q '^times: of the first 64 visits of a case, 2 more' out || fail "64 of 66
 ranks 2 comm --tokens 2 --hidden 8 --experts 4 --transport shm --memory 64K --iters 1 --visits 1 -o little >out 2>err ||
     fail "64 KiB of shared memory failed"
 [ "$(grep -c '"verified":true' little/records.jsonl)" = 2 ] || fail "64 KiB of shared memory do not do"
+id=$(sed -n '1s/.*"record_id":"\([^"]*\)".*/\1/p' little/records.jsonl)
+ranks 2 run --append little --repeat "$id" >out 2>err || fail "--repeat of shm failed"
+[ "$(wc -l <little/records.jsonl)" -gt 2 ] || fail "--repeat of shm measured nothing"
 ranks 2 comm --tokens 2 --hidden 8 --experts 4 --transport shm --memory 1 --iters 1 --visits 1 >out 2>err ||
     fail "1 byte of shared memory failed"
 grep -q 'skipped: no-memory: shm' err || fail "1 byte of shared memory is not told"
