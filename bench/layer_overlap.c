@@ -367,10 +367,7 @@ enum ep_status ep_layer_overlap_measure(struct ep_layer *layer, int num_chunks, 
     const int64_t used_bytes = ep_arena_used_bytes(layer->session->arena);
     struct overlap o = {.layer = layer, .num_chunks = num_chunks};
     EP_ASSERT(num_chunks >= 1 && num_chunks <= EP_OVERLAP_MAX_CHUNKS);
-    if (num_chunks > layer->setting.map.max_tokens) {
-        status = ep_error_set(EP_EINVAL, "--overlap chunks:%d: no rank has so many tokens", num_chunks);
-        goto out;
-    }
+    EP_ASSERT(num_chunks <= layer->setting.map.max_tokens);
     EP_TRY(build(&o));
     EP_TRY(choose_repetitions(&o, time_s, &num));
     EP_TRY(repeat(&o, num));

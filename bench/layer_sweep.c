@@ -273,6 +273,25 @@ static enum ep_status append_cases(struct ep_layer_sweep *s, struct part *part)
     return EP_OK;
 }
 
+/* Told before anything is timed. One rank exchanges nothing, and is not cut. */
+static enum ep_status check_chunks(const struct ep_layer_sweep *s)
+{
+    for (int64_t i = 0; i < s->num_cases; i++) {
+        const struct ep_comm_case *point = &s->cases[i];
+        int64_t most = point->tokens;
+        for (int64_t r = 0; point->tokens_per_rank != NULL && r < point->num_ranks; r++) {
+            most = point->tokens_per_rank[r] > most ? point->tokens_per_rank[r] : most;
+        }
+        for (int64_t c = 0; c < s->num_chunks && point->num_ranks * s->shape.dp > 1; c++) {
+            if (s->chunks[c] > most) {
+                return ep_error_set(EP_EINVAL, "--overlap chunks:%lld: no rank has so many tokens in the case of "
+                                    "%lld", (long long)s->chunks[c], (long long)most);
+            }
+        }
+    }
+    return EP_OK;
+}
+
 enum ep_status ep_layer_sweep_prepare(struct ep_layer_sweep *s, struct ep_session *session)
 {
     enum ep_status status = EP_OK;
@@ -283,6 +302,7 @@ enum ep_status ep_layer_sweep_prepare(struct ep_layer_sweep *s, struct ep_sessio
         EP_TRY(ep_comm_sweep_prepare(s->parts[i].comm, session));
         EP_TRY(ep_comm_agree(session->world, append_cases(s, &s->parts[i])));
     }
+    EP_TRY(ep_comm_agree(session->world, check_chunks(s)));
 out:
     return status;
 }

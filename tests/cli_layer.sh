@@ -60,7 +60,8 @@ refused 2 'chunks:N was expected' layer -n 2 --overlap 4 -o new
 refused 2 'overlap with --tp' layer -n 2 --tp 2 --overlap chunks:2 -o new
 refused 2 'overlap chunks' layer -n 2 --overlap chunks:0 -o new
 refused 2 'transport rma has no exchange that can be left' layer -n 2 --overlap chunks:2 --transport rma -o new
-refused 2 'no rank has so many tokens' layer -n 2 --tokens 4 --overlap chunks:5 $small
+refused 2 'no rank has so many tokens in the case of 4$' layer -n 2 --tokens 64,63,62,61,4 --overlap chunks:5 $small -o early
+[ ! -s early/records.jsonl ] || fail "cases were measured before one of them was refused"
 [ ! -e new ] || fail "a refused overlap wrote something"
 
 # A sweep on three and on two ranks, in shared memory too, dropping, cold, appended to.
