@@ -125,13 +125,20 @@ static int64_t count_remote_slots(const struct ep_route_case *r, const struct ep
     return slots * capacity->rows;
 }
 
-static void fill_padding(const struct ep_route_case *r, const struct ep_dropping *dropping,
-                         struct ep_route_capacity *c)
+static enum ep_status fill_padding(const struct ep_route_case *r,
+                                   const struct ep_dropping *dropping, struct ep_route_capacity *c)
 {
     const int64_t rows = c->counts.kept + c->counts.rerouted;
     const bool per_source = c->capacity.scope == EP_CAPACITY_PER_SOURCE;
+    const double slots = (double)c->capacity.rows * (double)r->num_experts *
+                         (double)(per_source ? r->placement.num_ranks : 1);
     if (!c->policy.pad) {
-        return;
+        return EP_OK;
+    }
+    if (slots * (double)r->row_bytes > 0x1p62) {
+        return ep_error_set(EP_EINVAL,
+                            "--pad: %g slots of %" PRId64 " bytes exceed 2^62 bytes; a smaller "
+                            "capacity is needed", slots, r->row_bytes);
     }
     c->padded_rows = ep_dropping_padded_rows(dropping, rows);
     c->padded_remote_rows =
@@ -142,6 +149,7 @@ static void fill_padding(const struct ep_route_case *r, const struct ep_dropping
     if (per_source) {
         c->bounded.send_rows = r->num_experts * c->capacity.rows;
     }
+    return EP_OK;
 }
 
 /* What is sent, counted by many threads: each source counts what was dropped of it apart. */
@@ -209,7 +217,7 @@ static enum ep_status apply(const struct ep_route_case *r, const struct ep_dropp
         add_counts(&counts[i], &c->counts);
     }
     EP_TRY(measure(r, &sums, c));
-    fill_padding(r, dropping, c);
+    EP_TRY(fill_padding(r, dropping, c));
 out:
     ep_traffic_sums_fini(&sums);
     ep_dropping_destroy(dropping);

@@ -196,6 +196,9 @@ for command in comm route; do
     refused 'megatron has no evaluation fraction' $command --capacity-rule megatron --capacity-factor 1 \
         --capacity-eval 0.5 --experts 8 --top-k 2
 done
+# 4096 experts x 4096 ranks x 2^31 - 1 rows of 14336 bytes: more than an int64 holds
+refused 'bytes exceed 2^62 bytes' route --experts 4096 --ranks 4096 --tokens 1 --top-k 1 \
+    --capacity 2147483647 --drop order --pad
 refused 'none of these transports has slots to pad' comm $rule --pad --transport alltoallv
 refused 'bounds the rows of all ranks together' comm -n 1 --capacity-rule fastmoe --top-k 1 --pad --transport alltoall
 echo "capacity: all forms as documented"
