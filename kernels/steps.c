@@ -68,7 +68,8 @@ static enum ep_status fill_config(const struct ep_steps_options *o,
     const struct ep_clusters_config *c = &config->clusters;
     const double floats =
         (double)c->dim * (double)c->num_outputs * (double)(2 * num_experts + c->num_clusters) +
-        (double)config->num_tokens * (double)(5 * num_experts + 2 * c->dim);
+        (double)config->num_tokens * (double)(5 * num_experts + 2 * c->dim) +
+        (double)c->num_clusters * (double)num_experts;
     if (floats > (double)MAX_KEPT) {
         return ep_error_set(EP_EINVAL,
                             "a layer and batch of %.3g numbers: at most %.3g; fewer experts, "

@@ -64,6 +64,7 @@ refused '--lr: a number above 0' --steps 2 --lr 0
 refused 'did you mean megatron?' --steps 2 --aux-formula megatrn
 refused 'no gradient' --steps 2 --aux-formula tutel-load-importance
 refused 'softmax or sigmoid' --steps 2 --score relu
+refused 'fewer experts, tokens, clusters' --steps 2 --experts 16384 --tokens 64
 refused '--top-k 17: there are 16' --steps 2 --top-k 17
 refused 'whole sequences of 8' --steps 2 --tokens 100
 refused 'which takes --experts, --top-k, --tokens, --seed' --steps 2 --ranks 4
