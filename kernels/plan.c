@@ -230,6 +230,11 @@ static enum ep_status check_capacity(const struct ep_plan_config *c, const struc
     if (policy->overflow != EP_OVERFLOW_DROP) {
         return ep_error_set(EP_EINVAL, "plans drop what an expert does not take; no --overflow");
     }
+    if (policy->rule == NULL && policy->drop == EP_DROP_NONE) {
+        return ep_error_set(EP_EINVAL,
+                            "--capacity %" PRId64 " needs --drop order, choice, prob or random: "
+                            "which copies stay", policy->rows);
+    }
     for (int64_t i = 0; i < set->num; i++) {
         const struct ep_capacity_shape shape = capacity_shape(c, &set->plans[i]);
         struct ep_capacity capacity = {0};

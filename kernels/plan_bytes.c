@@ -62,7 +62,8 @@ static struct scope make_scope(const struct ep_plan_config *c, const struct ep_p
     int64_t end = 0;
     ep_plan_stage_layers(c, p, stage, &first, &end);
     const double tokens = (double)(c->num_microbatches * (c->tokens / p->tp));
-    const double padded = (double)(c->num_microbatches * m->num_experts * ep_plan_capacity(c, p));
+    const double padded =
+        (double)c->num_microbatches * (double)m->num_experts * (double)ep_plan_capacity(c, p);
     const bool pads = c->capacity != NULL && c->capacity->pad;
     return (struct scope){
         .tokens = tokens,

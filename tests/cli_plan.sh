@@ -88,6 +88,7 @@ has out '"token_buffers": "deepep-ll"'
 plan --world 4 --ranks 4 --skew zipf:1 --json - >out
 awk -F'[:,]' '/"dedup_bytes_per_token"/ && !d { d = $2 } /"bytes_per_token"/ && !b { b = $2 }
     END { exit !(d > 0 && d < b) }' out || fail "no deduplicated bytes of a skew"
+refused '--capacity 100 needs --drop order' --model mixtral-8x7b --world 8 --capacity 100
 refused '--byte-basis' --model mixtral-8x7b --world 8 --byte-basis node-dedup
 refused '--token-buffers' --model mixtral-8x7b --world 8 --token-buffers deepep
 refused '--world is missing' --model mixtral-8x7b

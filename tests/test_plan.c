@@ -276,6 +276,11 @@ static void test_memory_by_capacity(void **state)
     policy.pad = true;
     ep_plan_count_stage_bytes(&c, &p, 0, bytes);
     CHECK_NEAR(bytes[EP_PLAN_DISPATCH], 20 * 16 / 2, 1e-9);
+    /* more rows in a step than an int64 holds: 10^15 x 4 experts x 4 10^7 rows */
+    policy.factor = 1e7;
+    c.num_microbatches = 1000000000000000;
+    ep_plan_count_stage_bytes(&c, &p, 0, bytes);
+    CHECK_NEAR(bytes[EP_PLAN_DISPATCH], 1e15 * 4 * 4e7 * 16 / 2, 1e11);
 }
 
 /* DeepEP's low-latency buffers at T = 128, E = 288, H = 7168: a dispatched message has 16 + 14336
