@@ -109,8 +109,9 @@ static enum ep_status run_topo(struct ep_session *s, struct suite *suite)
 {
     (void)suite;
     if (ep_comm_is_root(s->world)) {
-        printf("machine: %s\nranks: %d on %d nodes, %s\n", s->run.machine,
-               ep_comm_size(s->world), ep_comm_num_nodes(s->world), ep_comm_mpi_version());
+        printf("machine: %s\nranks: %d on %d node%s, %s\n", s->run.machine, ep_comm_size(s->world),
+               ep_comm_num_nodes(s->world), ep_comm_num_nodes(s->world) == 1 ? "" : "s",
+               ep_comm_mpi_version());
         for (int64_t l = 0; l < s->topo->num_levels; l++) {
             if (s->topo->levels[l].num_pairs > 0) {
                 printf("level %s: %lld pairs\n", s->topo->levels[l].name,

@@ -362,8 +362,9 @@ enum ep_status ep_report_print(const struct ep_report_input *in, FILE *out)
         num_drawn += in->results[i].drawn;
         num_figures++;
     }
-    fprintf(out, "machine: %s; %" PRId64 " ranks on %" PRId64 " nodes\n", machine_text(&in->runs[0]),
-            in->runs[0].num_ranks, in->runs[0].num_nodes);
+    fprintf(out, "machine: %s; %" PRId64 " rank%s on %" PRId64 " node%s\n", machine_text(&in->runs[0]),
+            in->runs[0].num_ranks, in->runs[0].num_ranks == 1 ? "" : "s", in->runs[0].num_nodes,
+            in->runs[0].num_nodes == 1 ? "" : "s");
     if (in->fit->num_groups > 0) {
         EP_TRY(print_groups(in, out));
     } else {
