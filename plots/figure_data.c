@@ -11,7 +11,7 @@
 
 static int64_t num_groups(const struct ep_figure_input *in)
 {
-    return in->fit != NULL ? in->fit->num_groups : 0;
+    return in->fit != NULL ? in->fit->num_primary : 0;
 }
 
 const char *ep_figure_op(const struct ep_figure_input *in)
@@ -81,7 +81,7 @@ static bool can_be_reference(const struct ep_figure_input *in, const struct ep_f
 static int64_t count_alike(const struct ep_figure_input *in, const struct ep_record *reference)
 {
     int64_t num = 0;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
             num += strcmp(g->cases[j].skew, reference->skew) == 0 &&
@@ -95,7 +95,7 @@ const struct ep_record *ep_figure_reference(const struct ep_figure_input *in)
 {
     const struct ep_record *best = NULL;
     int64_t most = 0;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
             const struct ep_record *r = g->cases[j].record;
@@ -125,7 +125,7 @@ const char *ep_figure_group_label(const struct ep_figure_input *in, const struct
 {
     char other[256];
     put_label(group, text, length);
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         put_label(g, other, sizeof other);
         if (g != group && strcmp(g->record->op, group->record->op) == 0 &&

@@ -37,7 +37,7 @@ static const struct ep_fit_case *find_case(const struct ep_figure_input *in,
                                            const struct line *line, const char *op, int64_t top_k,
                                            const struct ep_fit_group **group)
 {
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         for (int64_t j = 0; j < g->num_cases; j++) {
             const struct ep_record *r = g->cases[j].record;
@@ -80,7 +80,7 @@ static int find_top_ks(const struct ep_figure_input *in, const struct ep_record 
                        int64_t *top_ks)
 {
     int num = 0;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         for (int64_t j = 0; j < in->fit->groups[i].num_cases; j++) {
             const struct ep_record *r = in->fit->groups[i].cases[j].record;
             int k = 0;
@@ -126,7 +126,7 @@ static int find_lines(const struct ep_figure_input *in, const struct ep_record *
             find_point(in, reference, &first, reference->top_k, &any)) {
             add_line(lines, &num, first.side, first.skew);
         }
-        for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        for (int64_t i = 0; i < in->fit->num_primary; i++) {
             const struct ep_fit_group *g = &in->fit->groups[i];
             for (int64_t j = 0; j < g->num_cases; j++) {
                 const struct ep_record *r = g->cases[j].record;
@@ -200,7 +200,7 @@ static const struct ep_record *find_largest(const struct ep_figure_input *in,
                                             const struct ep_record *reference)
 {
     const struct ep_record *largest = reference;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         for (int64_t j = 0; j < in->fit->groups[i].num_cases; j++) {
             const struct ep_record *r = in->fit->groups[i].cases[j].record;
             if (r->tokens > largest->tokens && r->top_k == reference->top_k &&

@@ -74,7 +74,7 @@ enum ep_status ep_figure_bandwidth_size(const struct ep_figure_input *in, struct
     }
     ep_sheet_put_header(sheet, "series transport byte_basis skew tokens top_k h_rank_bytes time_s "
                                "bw_bytes_per_s bw_low_bytes_per_s bw_high_bytes_per_s");
-    for (int64_t i = 0; i < in->fit->num_groups && num < MAX_SERIES; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary && num < MAX_SERIES; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         int64_t num_rows = 0;
         if (!ep_figure_has_op(in, g)) {
@@ -164,7 +164,7 @@ static void put_predictions(const struct ep_fit_group *g, const struct ep_fit_ru
 static double median_error(const struct ep_fit *fit, bool of_chosen, double *errors)
 {
     int64_t num = 0;
-    for (int64_t i = 0; i < fit->num_groups; i++) {
+    for (int64_t i = 0; i < fit->num_primary; i++) {
         const struct ep_fit_group *g = &fit->groups[i];
         const struct ep_fit_rung *rung = of_chosen ? ep_fit_chosen(g) : &g->rungs[0];
         for (int64_t j = 0; rung != NULL && is_drawn(rung) && j < g->num_cases; j++) {
@@ -184,7 +184,7 @@ static void name_chosen(const struct ep_fit *fit, double error, char *label, siz
 {
     int nums[EP_NUM_RUNGS] = {0};
     char names[LABEL] = "";
-    for (int64_t i = 0; i < fit->num_groups; i++) {
+    for (int64_t i = 0; i < fit->num_primary; i++) {
         const int chosen = fit->groups[i].chosen;
         if (chosen >= 0) {
             nums[chosen]++;
@@ -207,7 +207,7 @@ static void name_chosen(const struct ep_fit *fit, double error, char *label, siz
 /* What was held out: skews, or sizes where there were too few skews; by the first fit that says. */
 static const char *fold_kind(const struct ep_fit *fit)
 {
-    for (int64_t i = 0; i < fit->num_groups; i++) {
+    for (int64_t i = 0; i < fit->num_primary; i++) {
         if (strcmp(fit->groups[i].fold_kind, "none") != 0) {
             return fit->groups[i].fold_kind;
         }
@@ -219,7 +219,7 @@ static const char *fold_kind(const struct ep_fit *fit)
 static double noise_floor(const struct ep_fit *fit, double *room)
 {
     int64_t num = 0;
-    for (int64_t i = 0; i < fit->num_groups; i++) {
+    for (int64_t i = 0; i < fit->num_primary; i++) {
         if (isfinite(fit->groups[i].noise_floor)) {
             room[num++] = 100 * fit->groups[i].noise_floor;
         }
@@ -267,7 +267,7 @@ enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
     ep_sheet_put_header(sheet, "series rung chosen fit case measured_s predicted_s held_out");
     for (int idx = 0, series = 1; idx < EP_NUM_RUNGS; idx++) {
         const int64_t before = counts.num;
-        for (int64_t i = 0; i < in->fit->num_groups; i++) {
+        for (int64_t i = 0; i < in->fit->num_primary; i++) {
             const struct ep_fit_group *g = &in->fit->groups[i];
             if (is_drawn(&g->rungs[idx])) {
                 put_predictions(g, &g->rungs[idx], series, sheet, &counts);
@@ -278,10 +278,10 @@ enum ep_status ep_figure_predicted_measured(const struct ep_figure_input *in,
     if (counts.num == 0) {
         return ep_sheet_refuse(sheet, "no rung could be fitted");
     }
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         num_cases += in->fit->groups[i].num_cases;
     }
-    double *room = malloc((size_t)(num_cases + in->fit->num_groups + 1) * sizeof *room);
+    double *room = malloc((size_t)(num_cases + in->fit->num_primary + 1) * sizeof *room);
     if (room == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for errors");
     }
@@ -318,7 +318,7 @@ static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS]
     if (reference == NULL) {
         return 0;
     }
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         bool any = false;
         for (int64_t j = 0; j < g->num_cases; j++) {
@@ -330,7 +330,7 @@ static int find_bars(const struct ep_figure_input *in, struct bar bars[MAX_BARS]
         num_groups += any;
     }
     const int per_group = num_groups > 0 && num_groups < MAX_BARS ? MAX_BARS / num_groups : 1;
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         struct bar found[256];
         int num_found = 0;

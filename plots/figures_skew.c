@@ -74,7 +74,7 @@ static void select_slice(const struct ep_figure_input *in, const struct slice *s
                          struct selection *s)
 {
     *s = (struct selection){.slice = *slice};
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         int64_t num = 0;
         for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
@@ -97,7 +97,7 @@ static void select_slice(const struct ep_figure_input *in, const struct slice *s
 static void select_best(const struct ep_figure_input *in, struct selection *best)
 {
     *best = (struct selection){.num_skews = 0};
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         for (int64_t j = 0; j < g->num_cases && ep_figure_has_op(in, g); j++) {
             const struct ep_record *r = g->cases[j].record;

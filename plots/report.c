@@ -63,11 +63,24 @@ const char *ep_report_parameter(const struct ep_fit_parameter *p, char *text, si
 
 const char *ep_report_bandwidth(const struct ep_fit_rung *rung, char *text, size_t length)
 {
+    const struct ep_fit_parameter *last = NULL;
     snprintf(text, length, "-");
+    /* Of bandwidths that change with the size, the one of the largest. */
     for (int j = 0; rung != NULL && j < rung->num_parameters; j++) {
-        if (strcmp(rung->parameters[j].unit, "bytes/s") == 0) {
-            return ep_report_parameter(&rung->parameters[j], text, length);
+        const struct ep_fit_parameter *p = &rung->parameters[j];
+        if (strcmp(p->unit, "bytes/s") == 0 &&
+            (last == NULL || (p->parameter != NULL && p->parameter == last->parameter))) {
+            last = p;
         }
+    }
+    if (last == NULL) {
+        return text;
+    }
+    ep_report_parameter(last, text, length);
+    const char *at = strchr(last->name, '@');
+    const size_t used = strlen(text);
+    if (at != NULL && used < length) {
+        snprintf(text + used, length - used, " at %s", at + 1);
     }
     return text;
 }
@@ -149,14 +162,14 @@ static void put_groups(const struct ep_report_input *in, struct ep_html *html)
         {NULL, false},
     };
     char text[512];
-    if (in->fit->num_groups == 0) {
+    if (in->fit->num_primary == 0) {
         ep_html_element(html, "p class=\"none\"", "No model: %s",
                         in->fit_failure != NULL ? in->fit_failure : "there are no comm records");
         return;
     }
     ep_html_table_open(html, "How good the model is: errors on data it has not seen, beside what two "
                        "visits of one case differ by", columns);
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         const struct ep_fit_rung *r = ep_fit_chosen(g);
         ep_html_row(html);
@@ -334,7 +347,7 @@ static enum ep_status print_groups(const struct ep_report_input *in, FILE *out)
     if (status != EP_OK) {
         return status;
     }
-    for (int64_t i = 0; i < in->fit->num_groups; i++) {
+    for (int64_t i = 0; i < in->fit->num_primary; i++) {
         const struct ep_fit_group *g = &in->fit->groups[i];
         const struct ep_fit_rung *r = ep_fit_chosen(g);
         ep_table_add(table, "%s", g->name);
@@ -365,7 +378,7 @@ enum ep_status ep_report_print(const struct ep_report_input *in, FILE *out)
     fprintf(out, "machine: %s; %" PRId64 " rank%s on %" PRId64 " node%s\n", machine_text(&in->runs[0]),
             in->runs[0].num_ranks, in->runs[0].num_ranks == 1 ? "" : "s", in->runs[0].num_nodes,
             in->runs[0].num_nodes == 1 ? "" : "s");
-    if (in->fit->num_groups > 0) {
+    if (in->fit->num_primary > 0) {
         EP_TRY(print_groups(in, out));
     } else {
         fprintf(out, "no model: %s\n",

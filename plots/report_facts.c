@@ -82,7 +82,7 @@ static void count_records(const struct ep_records *records, struct ep_report_fac
 static int64_t count_withheld(const struct ep_fit *fit)
 {
     int64_t num = 0;
-    for (int64_t g = 0; g < fit->num_groups; g++) {
+    for (int64_t g = 0; g < fit->num_primary; g++) {
         const struct ep_fit_rung *rung = ep_fit_chosen(&fit->groups[g]);
         for (int j = 0; rung != NULL && j < rung->num_parameters; j++) {
             num += rung->parameters[j].withheld != NULL;

@@ -52,13 +52,14 @@ static void put_withheld(const struct ep_fit_group *g, struct ep_html *html)
     bool any = false;
     for (int i = 0; i < EP_NUM_RUNGS; i++) {
         const struct ep_fit_rung *r = &g->rungs[i];
-        for (int j = 0; j < r->num_parameters && r->same_as == NULL; j++) {
-            if (r->parameters[j].withheld != NULL) {
-                ep_html_raw(html, "%s", any ? "" : "<ul>\n");
-                ep_html_element(html, "li", "%s, %s withheld: %s", r->rung->name,
-                                r->parameters[j].name, r->parameters[j].withheld);
-                any = true;
-            }
+        const char *reason, *advice;
+        char names[256];
+        for (int from = 0; r->same_as == NULL && ep_fit_next_withheld(r, &from, names, sizeof names,
+                                                                      &reason, &advice);) {
+            ep_html_raw(html, "%s", any ? "" : "<ul>\n");
+            ep_html_element(html, "li", "%s, %s withheld: %s%s%s", r->rung->name, names, reason,
+                            advice != NULL ? ". Would tell: " : "", advice != NULL ? advice : "");
+            any = true;
         }
     }
     ep_html_raw(html, "%s", any ? "</ul>\n" : "");
@@ -85,7 +86,9 @@ static void put_group(const struct ep_fit_group *g, struct ep_html *html)
              isnan(g->launch_noise_floor) ? "" : " %");
     ep_html_table_open(html, caption, columns);
     for (int i = 0; i < EP_NUM_RUNGS; i++) {
-        put_rung(&g->rungs[i], html);
+        if (g->rungs[i].is_fitted) {
+            put_rung(&g->rungs[i], html);
+        }
     }
     ep_html_table_close(html);
     put_withheld(g, html);

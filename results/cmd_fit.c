@@ -7,6 +7,7 @@
 #include "base/table.h"
 #include "base/units.h"
 #include "results/fit.h"
+#include "results/fit_matrices.h"
 #include "results/machine_file.h"
 #include "results/run_dir.h"
 
@@ -37,10 +38,25 @@ static const struct argp_option options[] = {
     {"seed", 's', "SEED", 0, "Random seed of the bootstrap (default 1)", 0},
     {"peak", 'p', "BANDWIDTH", 0, "No rank can move more than this, for example 25GB/s (default: "
      "the copy peak that the records hold, if any)", 0},
+    {"rungs", 'r', "LIST", 0, "Fit these rungs too, which follow single messages and take longer: M5 "
+     "(needs traffic/, up to 64 ranks)", 0},
     {"quiet", 'q', NULL, 0, "Write machine.json without printing the table", 0},
     {0},
 };
 /* clang-format on */
+
+static enum ep_status parse_rungs(const char *text, struct input *in)
+{
+    struct ep_list list = {0};
+    enum ep_status status = ep_list_split(text, ',', "--rungs", &list);
+    for (int i = 0; status == EP_OK && i < list.num; i++) {
+        int idx = 0;
+        status = ep_rung_find(list.items[i], &idx);
+        in->options.asked[idx] = status == EP_OK;
+    }
+    ep_list_fini(&list);
+    return status;
+}
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
@@ -61,6 +77,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         }
         in->options.seed = (uint64_t)number;
         return 0;
+    case 'r': return parse_rungs(text, in) == EP_OK ? 0 : EINVAL;
     case 'p':
         return ep_parse_bandwidth(text, "--peak", &in->options.peak_bytes_per_s) == EP_OK ? 0
                                                                                          : EINVAL;
@@ -128,7 +145,6 @@ static void print_rung(struct ep_table *table, const struct ep_fit_rung *r)
 {
     char parameters[512];
     ep_table_add(table, "%s%s", r->rung->name, r->chosen ? " *" : "");
-    ep_table_add(table, "%s", r->rung->formula);
     print_percent(table, r->held_out.median_ape);
     print_percent(table, r->held_out.p95_ape);
     print_percent(table, r->held_out.max_ape);
@@ -143,17 +159,29 @@ static void print_rung(struct ep_table *table, const struct ep_fit_rung *r)
     }
 }
 
-/* Reasons once each, however many rungs have them. */
+/* Reasons once each, and once each which cases would tell. */
 static void print_withheld(const struct ep_fit_group *g, FILE *out)
 {
+    const char *given[16];
+    size_t num_given = 0;
     for (int i = 0; i < EP_NUM_RUNGS; i++) {
         const struct ep_fit_rung *r = &g->rungs[i];
-        for (int j = 0; j < r->num_parameters && r->same_as == NULL; j++) {
-            if (r->parameters[j].withheld != NULL) {
-                fprintf(out, "  %s, %s withheld: %s\n", r->rung->name, r->parameters[j].name,
-                        r->parameters[j].withheld);
+        const char *reason, *advice;
+        char names[256];
+        for (int from = 0; r->same_as == NULL && ep_fit_next_withheld(r, &from, names, sizeof names,
+                                                                      &reason, &advice);) {
+            fprintf(out, "  %s, %s withheld: %s\n", r->rung->name, names, reason);
+            bool is_new = advice != NULL && num_given < sizeof given / sizeof given[0];
+            for (size_t k = 0; k < num_given && is_new; k++) {
+                is_new = given[k] != advice;
+            }
+            if (is_new) {
+                given[num_given++] = advice;
             }
         }
+    }
+    for (size_t k = 0; k < num_given; k++) {
+        fprintf(out, "  would tell more: %s\n", given[k]);
     }
     for (int64_t i = 0; i < g->notes.num; i++) {
         fprintf(out, "  note: %s\n", g->notes.items[i].text);
@@ -162,7 +190,7 @@ static void print_withheld(const struct ep_fit_group *g, FILE *out)
 
 static enum ep_status print_group(const struct ep_fit_group *g, FILE *out)
 {
-    static const char *const headers[] = {"rung",   "time",        "median %", "p95 %",
+    static const char *const headers[] = {"rung",  "median %", "p95 %",
                                           "max %",  "in-sample %", "largest %", "coverage %",
                                           "parameters"};
     struct ep_table *table = NULL;
@@ -184,7 +212,9 @@ static enum ep_status print_group(const struct ep_fit_group *g, FILE *out)
     }
     fprintf(out, "\n");
     for (int i = 0; i < EP_NUM_RUNGS; i++) {
-        print_rung(table, &g->rungs[i]);
+        if (g->rungs[i].is_fitted) {
+            print_rung(table, &g->rungs[i]);
+        }
     }
     status = ep_table_print(table, out);
     ep_table_destroy(table);
@@ -201,6 +231,14 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
     }
     if (fit->num_groups > 0) {
         fprintf(out, "* = chosen: the simplest rung within one standard error of the best.\n");
+        for (int i = 0; i < EP_NUM_RUNGS; i++) {
+            const struct ep_rung *rung = ep_rung_at(i);
+            fprintf(out, "%-8s%s: %s%s\n", rung->name, rung->formula, rung->text,
+                    rung->on_request ? " (--rungs)" : "");
+        }
+        fprintf(out, "Errors are of predictions; median, p95 and max of cases that the fit had not "
+                "seen. B@SIZE: bandwidth where the\nbusiest rank moves that much; between sizes it is "
+                "interpolated.\n");
     }
     for (int64_t i = 0; i < fit->notes.num; i++) {
         fprintf(out, "note: %s\n", fit->notes.items[i].text);
@@ -219,6 +257,16 @@ static enum ep_status write_machine(const struct input *in, const json_t *json)
     const enum ep_status status = ep_json_save(path, json);
     free(path);
     return status;
+}
+
+static bool wants_matrices(const struct ep_fit_options *fit)
+{
+    for (int i = 0; i < EP_NUM_RUNGS; i++) {
+        if (fit->asked[i] && ep_rung_at(i)->follow != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 enum ep_status ep_cmd_fit(int argc, char **argv)
@@ -243,7 +291,11 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
     for (int64_t i = 0; i < records.warnings.num; i++) {
         fprintf(stderr, "epbench fit: warning: %s\n", records.warnings.items[i].text);
     }
-    EP_TRY(ep_fit_records(&records, &in.options, &fit));
+    EP_TRY(ep_fit_group_records(&records, &fit));
+    if (wants_matrices(&in.options)) {
+        EP_TRY(ep_fit_load_matrices(&fit, in.directories, in.num_directories));
+    }
+    EP_TRY(ep_fit_groups(&records, &in.options, &fit));
     EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
     /* What was found is shown even where the directory cannot be written. */
     if (!in.quiet && (in.json == NULL || strcmp(in.json, "-") != 0)) {

@@ -16,9 +16,10 @@ struct ep_fit_options {
     uint64_t seed;      /* of the bootstrap */
     double level;       /* of intervals, 0.95 */
     double peak_bytes_per_s; /* no rank can move more; NaN = taken from kernels records, if any */
+    bool asked[EP_NUM_RUNGS]; /* of the rungs that are fitted on request only */
 };
 
-/** 400 bootstraps, seed 1, level 0.95, no peak given. */
+/** 400 bootstraps, seed 1, level 0.95, no peak given, no rung on request. */
 void ep_fit_options_default(struct ep_fit_options *options);
 
 /** One case: all visits of one `case`, pooled. Texts are borrowed from the records. */
@@ -26,8 +27,9 @@ struct ep_fit_case {
     const char *case_name;
     const struct ep_record *record; /* the first visit: factors and features are those of all */
     const char *skew;
+    int64_t skew_idx;   /* 0.., equal for equal skews */
     int64_t size_class; /* log2 of tokens * row bytes, rounded */
-    struct ep_model_features features;
+    struct ep_model_case model;     /* what rungs see; its matrix is filled by fit_matrices.h */
     double time_s; /* median of the visits' medians: the exchange where split, else the whole */
     int64_t num_visits;
     int64_t fold;    /* what is held out together */
@@ -43,21 +45,26 @@ struct ep_fit_scores {
 };
 
 struct ep_fit_parameter {
-    char name[16];   /* l, a, B, or l+a*n where these two cannot be told apart */
+    char name[32];   /* l, a, B, B@64KiB (at that size), or l+a*n where two cannot be told apart */
     const char *unit;
-    double value;    /* NaN where withheld without a value */
-    double low;      /* 95 % interval; NaN where there is none */
+    const struct ep_rung_parameter *parameter; /* of the rung; NULL for merged ones */
+    double value;    /* NaN where withheld */
+    double low;      /* 95 % interval; NaN where there is none. With high NaN: at least that much */
     double high;
     char *withheld;  /* why the value must not be used; NULL = it may be */
+    const char *advice; /* which cases would tell it; NULL = none is known */
+    int64_t binds_in;   /* of a port: cases in which it is the slowest; -1 for others */
 };
 
-enum { EP_FIT_MAX_PARAMETERS = EP_RUNG_MAX_PARAMETERS + 1 };
+enum { EP_FIT_MAX_PARAMETERS = EP_RUNG_MAX_COLUMNS + 2 };
 
 /** One rung on one group. */
 struct ep_fit_rung {
     const struct ep_rung *rung;
     const struct ep_rung *same_as; /* an earlier rung with the same predictions here; NULL = none */
-    double coefficients[EP_RUNG_MAX_PARAMETERS]; /* merged columns: all in the first, 0 in others */
+    bool is_fitted; /* not on request only, and with enough cases */
+    struct ep_rung_form form;                 /* with the group's anchors where the rung has any */
+    double coefficients[EP_RUNG_MAX_COLUMNS]; /* of the form; merged columns: all in the first */
     struct ep_fit_parameter parameters[EP_FIT_MAX_PARAMETERS];
     int num_parameters;
     double condition;
@@ -67,6 +74,7 @@ struct ep_fit_rung {
     double fold_score;    /* mean over folds of the median error in the fold: what choice goes by */
     double fold_score_se; /* its standard error */
     double coverage;      /* of nominal 95 % prediction intervals on held-out folds */
+    double half_width;    /* of a prediction interval, relative; NaN with too few held-out cases */
     bool chosen;
     double *fitted_s;   /* [num_cases] in sample */
     double *held_out_s; /* [num_cases] from the folds the case is not in; NaN without folds */
@@ -78,6 +86,8 @@ struct ep_fit_group {
     char *key; /* all that must be equal within a group */
     const struct ep_record *record; /* one of it */
     const char *target; /* exchange, whole */
+    int num_anchors;    /* sizes between which bandwidths change; 1 = they do not */
+    double anchors[EP_RUNG_MAX_ANCHORS]; /* bytes of the busiest rank, ascending */
     struct ep_fit_case *cases; /* [num_cases], by case name */
     int64_t num_cases;
     const char *fold_kind; /* skew, size, none */
@@ -96,8 +106,11 @@ struct ep_fit_group {
 };
 
 struct ep_fit {
-    struct ep_fit_group *groups; /* by name */
+    struct ep_fit_group *groups; /* by name, those of the exchange first, then those of the whole */
     int64_t num_groups;
+    int64_t num_primary; /* the first so many are one per key; the others are wholes of split ones */
+    struct ep_model_matrix *matrices; /* [num_matrices] of cases; fit_matrices.h */
+    int64_t num_matrices;
     struct ep_record_notes notes; /* about the records: left out, truncated, no peak known */
 };
 
@@ -110,12 +123,23 @@ struct ep_fit {
 EP_MUST_CHECK enum ep_status ep_fit_records(const struct ep_records *records,
                                             const struct ep_fit_options *options,
                                             struct ep_fit *fit);
+
+/** The same in two steps, with what lies between them (fit_matrices.h) done by the caller: `fit` holds
+ *  what ep_fit_group_records() made of these records. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_fit_groups(const struct ep_records *records,
+                                           const struct ep_fit_options *options,
+                                           struct ep_fit *fit);
 void ep_fit_fini(struct ep_fit *fit);
 
 /** The chosen rung of a group, or NULL. */
 const struct ep_fit_rung *ep_fit_chosen(const struct ep_fit_group *group);
 
-/** The group that a comm record belongs to, or NULL. */
+/** Withheld parameters of a rung, those with one reason together. `from` begins at 0 and moves on.
+ *  names  "l, a"; reason and advice (NULL = none) are borrowed. false after the last. */
+bool ep_fit_next_withheld(const struct ep_fit_rung *rung, int *from, char *names, size_t length,
+                          const char **reason, const char **advice);
+
+/** The first group that a comm record belongs to (of its exchange where that is split), or NULL. */
 const struct ep_fit_group *ep_fit_find_group(const struct ep_fit *fit,
                                              const struct ep_record *record);
 

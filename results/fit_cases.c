@@ -146,7 +146,7 @@ static enum ep_status fill_case(const struct entry *visits, int64_t num, bool sp
                                 struct ep_fit_case *made)
 {
     const struct ep_record *r = visits[0].record;
-    enum ep_status status = ep_model_features_of_record(r, &made->features);
+    enum ep_status status = ep_model_features_of_record(r, &made->model.features);
     for (int64_t i = 0; i < num && status == EP_OK; i++) {
         times[i] = visit_time(visits[i].record, split);
         status = check_same_case(r, visits[i].record);
@@ -157,6 +157,9 @@ static enum ep_status fill_case(const struct entry *visits, int64_t num, bool sp
     }
     if (status != EP_OK) {
         return status;
+    }
+    if (split) { /* an exchange copies nothing; the whole does */
+        made->model.features.values[EP_FEATURE_COPIED_BYTES] = 0;
     }
     made->case_name = r->case_name;
     made->record = r;
@@ -279,8 +282,9 @@ static enum ep_status assign_folds(struct ep_fit_group *g)
         struct ep_fit_case *c = &g->cases[i];
         const int64_t skew = index_of_text(skews, &g->num_skews, c->skew);
         const int64_t size = index_of_i64(sizes, &g->num_sizes, c->size_class);
+        c->skew_idx = skew;
         c->cluster = index_of_i64(pairs, &g->num_clusters, skew * 64 + size);
-        index_of_i64(ranks, &g->num_rank_counts, (int64_t)c->features.values[EP_FEATURE_RANKS]);
+        index_of_i64(ranks, &g->num_rank_counts, (int64_t)c->model.features.values[EP_FEATURE_RANKS]);
         c->fold = skew;
     }
     g->fold_kind = choose_fold_kind(g);
@@ -313,11 +317,11 @@ static bool all_split(const struct entry *entries, int64_t num)
     return true;
 }
 
-static enum ep_status fill_group(const struct entry *entries, int64_t num, struct ep_fit_group *g)
+static enum ep_status fill_group(const struct entry *entries, int64_t num, bool split,
+                                 struct ep_fit_group *g)
 {
     enum ep_status status = EP_OK;
     EP_ASSERT(num >= 1);
-    const bool split = all_split(entries, num);
     struct noise of_visits = {0}, of_launches = {0};
     double *times = calloc((size_t)num, sizeof *times);
     g->chosen = -1;
@@ -350,12 +354,12 @@ out:
 }
 
 /* Groups with one name but other settings are told apart by their whole key. */
-static enum ep_status name_apart(struct ep_fit *fit)
+static enum ep_status name_apart(struct ep_fit_group *groups, int64_t num)
 {
     enum ep_status status = EP_OK;
-    for (int64_t i = 1; i < fit->num_groups && status == EP_OK; i++) {
-        struct ep_fit_group *a = &fit->groups[i - 1];
-        struct ep_fit_group *b = &fit->groups[i];
+    for (int64_t i = 1; i < num && status == EP_OK; i++) {
+        struct ep_fit_group *a = &groups[i - 1];
+        struct ep_fit_group *b = &groups[i];
         if (strcmp(a->record->op, b->record->op) == 0 &&
             strcmp(a->record->transport, b->record->transport) == 0 &&
             strcmp(a->record->algorithm, b->record->algorithm) == 0) {
@@ -365,6 +369,50 @@ static enum ep_status name_apart(struct ep_fit *fit)
             }
         }
     }
+    return status;
+}
+
+/* Entries of one key, from `first` on, end before. */
+static int64_t end_of_group(const struct entry *entries, int64_t num, int64_t first)
+{
+    int64_t next = first + 1;
+    while (next < num && strcmp(entries[next].key, entries[first].key) == 0) {
+        next++;
+    }
+    return next;
+}
+
+/* A group of each key: of the exchange where all of it split that off. */
+static enum ep_status fill_first(const struct entry *entries, int64_t num, struct ep_fit *fit)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t first = 0, next; first < num; first = next) {
+        next = end_of_group(entries, num, first);
+        EP_TRY(fill_group(entries + first, next - first, all_split(entries + first, next - first),
+                          &fit->groups[fit->num_groups++]));
+    }
+    EP_TRY(name_apart(fit->groups, fit->num_groups));
+    fit->num_primary = fit->num_groups;
+out:
+    return status;
+}
+
+/* Where the exchange was split off, the whole once more: for rungs with a copy term. */
+static enum ep_status fill_wholes(const struct entry *entries, int64_t num, struct ep_fit *fit)
+{
+    enum ep_status status = EP_OK;
+    int64_t idx = 0;
+    for (int64_t first = 0, next; first < num; first = next, idx++) {
+        next = end_of_group(entries, num, first);
+        if (strcmp(fit->groups[idx].target, "exchange") != 0) {
+            continue;
+        }
+        struct ep_fit_group *g = &fit->groups[fit->num_groups++];
+        EP_TRY(fill_group(entries + first, next - first, false, g));
+        EP_TRY(ep_record_set_text(&g->name, "%s, whole", fit->groups[idx].name));
+        EP_TRY(ep_record_set_text(&g->key, "%s, whole", fit->groups[idx].key));
+    }
+out:
     return status;
 }
 
@@ -390,18 +438,12 @@ enum ep_status ep_fit_group_records(const struct ep_records *records, struct ep_
     EP_TRY(collect_entries(records, fit, &entries, &num));
     EP_TRY(refuse_mixed_hosts(entries, num));
     qsort(entries, (size_t)num, sizeof *entries, compare_entries);
-    fit->groups = calloc((size_t)num + 1, sizeof *fit->groups);
+    fit->groups = calloc(2 * (size_t)num + 1, sizeof *fit->groups);
     if (fit->groups == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for groups"));
     }
-    for (int64_t first = 0, next; first < num; first = next) {
-        next = first + 1;
-        while (next < num && strcmp(entries[next].key, entries[first].key) == 0) {
-            next++;
-        }
-        EP_TRY(fill_group(entries + first, next - first, &fit->groups[fit->num_groups++]));
-    }
-    EP_TRY(name_apart(fit));
+    EP_TRY(fill_first(entries, num, fit));
+    EP_TRY(fill_wholes(entries, num, fit));
 out:
     for (int64_t i = 0; i < num; i++) {
         free(entries[i].key);

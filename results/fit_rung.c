@@ -3,13 +3,14 @@
 #include "results/fit_rung.h"
 
 #include "base/random.h"
+#include "base/stats.h"
 
 #include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PARAMETERS = EP_RUNG_MAX_PARAMETERS };
+enum { MAX_COLUMNS = EP_RUNG_MAX_COLUMNS, MAX_STARTS = 4 };
 
 #define TOLERANCE 1e-8
 /* A draw only has to be right to far less than the width of an interval. */
@@ -38,50 +39,102 @@ static bool is_proportional(const double *x, int stride_x, const double *y, int 
     return !isnan(factor);
 }
 
-/* Times in proportion are one parameter: at a single P, l + a n. */
-static void merge_columns(const struct ep_rung *rung, const double *full, int64_t num_cases,
-                          struct ep_fit_design *design)
+static const struct ep_rung_parameter *parameter_of(const struct ep_rung_form *form, int column)
 {
-    const int width = rung->num_parameters;
+    int j = 0;
+    while (column >= form->first_column[j] + form->width[j]) {
+        j++;
+    }
+    return &form->rung->parameters[j];
+}
+
+/* Columns that are nowhere above 0 are left out. Parameters of one form in proportion are one: at a
+ * single P, l + a n. full [num_cases * form->num_columns] */
+static void choose_columns(const double *full, struct ep_fit_design *design)
+{
+    const struct ep_rung_form *form = &design->form;
+    const int width = form->num_columns;
     for (int j = 0; j < width; j++) {
+        bool there = false;
         design->merged_into[j] = -1;
         design->ratio[j] = 1;
-        for (int i = 0; i < j && design->merged_into[j] < 0; i++) {
+        design->column_of[j] = -1;
+        for (int64_t i = 0; i < design->num_cases && !there; i++) {
+            there = full[i * width + j] > 0;
+        }
+        for (int i = 0; i < j && there && design->merged_into[j] < 0; i++) {
             double ratio = 0;
-            if (rung->parameters[i].form == EP_PARAMETER_TIME &&
-                rung->parameters[j].form == EP_PARAMETER_TIME && design->merged_into[i] < 0 &&
-                is_proportional(full + j, width, full + i, width, num_cases, &ratio)) {
+            if (parameter_of(form, i)->form == parameter_of(form, j)->form &&
+                parameter_of(form, i)->role != EP_ROLE_SCHEDULE && design->column_of[i] >= 0 &&
+                design->merged_into[i] < 0 &&
+                is_proportional(full + j, width, full + i, width, design->num_cases, &ratio)) {
                 design->merged_into[j] = i;
                 design->ratio[j] = ratio;
                 design->column_of[j] = design->column_of[i];
             }
         }
-        if (design->merged_into[j] < 0) {
+        if (there && design->merged_into[j] < 0) {
             design->column_of[j] = design->num_columns++;
         }
     }
 }
 
-enum ep_status ep_fit_design_init(const struct ep_rung *rung, const struct ep_fit_group *group,
-                                  struct ep_fit_design *design)
+/* A column by itself: all other coefficients 0, so a port is the slowest and a chain the heaviest. */
+static bool fill_alone(const struct ep_rung_form *form, const struct ep_model_case *c, double *full)
+{
+    double row[MAX_COLUMNS], one[MAX_COLUMNS] = {0};
+    for (int j = 0; j < form->num_columns; j++) {
+        one[j] = 1;
+        if (!ep_rung_row(form, c, one, row)) {
+            return false;
+        }
+        full[j] = row[j];
+        one[j] = 0;
+    }
+    return true;
+}
+
+/* With one port at most and no schedule, rows are what they are. */
+static bool is_linear(const struct ep_fit_design *design)
+{
+    const struct ep_rung_parameter *port = NULL;
+    for (int j = 0; j < design->form.num_columns; j++) {
+        const struct ep_rung_parameter *p = parameter_of(&design->form, j);
+        if (design->column_of[j] < 0 || design->merged_into[j] >= 0 || p->role == EP_ROLE_SUM) {
+            continue;
+        }
+        if (p->role == EP_ROLE_SCHEDULE || (port != NULL && port != p)) {
+            return false;
+        }
+        port = p;
+    }
+    return true;
+}
+
+enum ep_status ep_fit_design_init(const struct ep_rung_form *form, const struct ep_fit_case *cases,
+                                  int64_t num_cases, struct ep_fit_design *design)
 {
     enum ep_status status = EP_OK;
-    const int width = rung->num_parameters;
-    struct ep_fit_design made = {.rung = rung, .num_cases = group->num_cases};
-    double *full = calloc((size_t)(group->num_cases * width), sizeof *full);
-    made.rows = calloc((size_t)(group->num_cases * width), sizeof *made.rows);
-    made.target_s = calloc((size_t)group->num_cases, sizeof *made.target_s);
+    const int width = form->num_columns;
+    struct ep_fit_design made = {.form = *form, .cases = cases, .num_cases = num_cases};
+    double *full = calloc((size_t)(num_cases * width) + 1, sizeof *full);
+    made.rows = calloc((size_t)(num_cases * width) + 1, sizeof *made.rows);
+    made.target_s = calloc((size_t)num_cases + 1, sizeof *made.target_s);
     if (full == NULL || made.rows == NULL || made.target_s == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for a design"));
     }
-    for (int64_t i = 0; i < group->num_cases; i++) {
-        rung->fill_row(&group->cases[i].features, full + i * width);
-        made.target_s[i] = group->cases[i].time_s;
+    for (int64_t i = 0; i < num_cases; i++) {
+        made.target_s[i] = cases[i].time_s;
+        if (!fill_alone(form, &cases[i].model, full + i * width)) {
+            EP_TRY(ep_error_set(EP_EINVAL, "case '%s' has no message matrix, which %s needs",
+                                cases[i].case_name, form->rung->name));
+        }
     }
-    merge_columns(rung, full, group->num_cases, &made);
-    for (int64_t i = 0; i < group->num_cases; i++) {
+    choose_columns(full, &made);
+    made.linear = is_linear(&made);
+    for (int64_t i = 0; i < num_cases; i++) {
         for (int j = 0; j < width; j++) {
-            if (made.merged_into[j] < 0) {
+            if (made.column_of[j] >= 0 && made.merged_into[j] < 0) {
                 made.rows[i * made.num_columns + made.column_of[j]] = full[i * width + j];
             }
         }
@@ -102,12 +155,33 @@ void ep_fit_design_fini(struct ep_fit_design *design)
     *design = (struct ep_fit_design){0};
 }
 
+void ep_fit_design_expand(const struct ep_fit_design *design, const double *coefficients,
+                          double *full)
+{
+    for (int j = 0; j < design->form.num_columns; j++) {
+        const bool own = design->column_of[j] >= 0 && design->merged_into[j] < 0;
+        full[j] = own ? coefficients[design->column_of[j]] : 0;
+    }
+}
+
+/* The row of one case at coefficients; full is these, expanded. */
+static void fill_row(const struct ep_fit_design *design, int64_t i, const double *full, double *row)
+{
+    double wide[MAX_COLUMNS];
+    ep_rung_row(&design->form, &design->cases[i].model, full, wide);
+    for (int j = 0; j < design->form.num_columns; j++) {
+        if (design->column_of[j] >= 0 && design->merged_into[j] < 0) {
+            row[design->column_of[j]] = wide[j];
+        }
+    }
+}
+
 bool ep_fit_design_is_same(const struct ep_fit_design *a, const struct ep_fit_design *b)
 {
-    if (a->num_columns != b->num_columns) {
+    if (a->num_columns != b->num_columns || !a->linear || !b->linear) {
         return false;
     }
-    bool taken[MAX_PARAMETERS] = {false};
+    bool taken[MAX_COLUMNS] = {false};
     for (int i = 0; i < a->num_columns; i++) {
         bool found = false;
         for (int j = 0; j < b->num_columns && !found; j++) {
@@ -134,17 +208,68 @@ static double dot(const double *a, const double *b, int num)
     return sum;
 }
 
-void ep_fit_design_predict(const struct ep_fit_design *design, const double *coefficients,
-                           double *times_s)
+enum ep_status ep_fit_design_predict(const struct ep_fit_design *design,
+                                     const double *coefficients, double *times_s)
 {
+    double full[MAX_COLUMNS];
+    ep_fit_design_expand(design, coefficients, full);
     for (int64_t i = 0; i < design->num_cases; i++) {
-        times_s[i] = dot(design->rows + i * design->num_columns, coefficients,
-                         design->num_columns);
+        double row[MAX_COLUMNS];
+        if (design->linear) {
+            memcpy(row, design->rows + i * design->num_columns,
+                   (size_t)design->num_columns * sizeof *row);
+        } else {
+            fill_row(design, i, full, row);
+        }
+        times_s[i] = dot(row, coefficients, design->num_columns);
+        if (!isfinite(times_s[i])) {
+            return ep_error_set(EP_ENOMEM, "no memory to follow messages");
+        }
     }
+    return EP_OK;
 }
 
-/* Room for a choice of rows and their fit. */
+enum ep_status ep_fit_design_rows(const struct ep_fit_design *design, const double *coefficients,
+                                  double **rows, int *num_columns)
+{
+    const int width = design->num_columns;
+    double full[MAX_COLUMNS];
+    double *made = calloc((size_t)(design->num_cases * width) + 1, sizeof *made);
+    bool kept[MAX_COLUMNS] = {false};
+    int num = 0;
+    if (made == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for rows");
+    }
+    ep_fit_design_expand(design, coefficients, full);
+    for (int64_t i = 0; i < design->num_cases; i++) {
+        if (design->linear) {
+            memcpy(made + i * width, design->rows + i * width, (size_t)width * sizeof *made);
+        } else {
+            fill_row(design, i, full, made + i * width);
+        }
+        for (int j = 0; j < width; j++) {
+            kept[j] = kept[j] || made[i * width + j] > 0;
+        }
+    }
+    for (int j = 0; j < width; j++) {
+        num += kept[j];
+    }
+    for (int64_t i = 0, to = 0; i < design->num_cases; i++) {
+        for (int j = 0; j < width; j++) {
+            if (kept[j]) {
+                made[to++] = made[i * width + j];
+            }
+        }
+    }
+    *rows = made;
+    *num_columns = num;
+    return EP_OK;
+}
+
+/* Room for a choice of cases and their fit. */
 struct picked {
+    const struct ep_fit_design *design;
+    int64_t *cases; /* [num] */
     double *rows;
     double *target_s;
     int64_t num;
@@ -155,10 +280,12 @@ static enum ep_status picked_init(const struct ep_fit_design *design, int64_t mo
                                   struct picked *picked)
 {
     *picked = (struct picked){
+        .design = design,
+        .cases = calloc((size_t)most + 1, sizeof *picked->cases),
         .rows = calloc((size_t)(most * design->num_columns) + 1, sizeof *picked->rows),
         .target_s = calloc((size_t)most + 1, sizeof *picked->target_s),
     };
-    if (picked->rows == NULL || picked->target_s == NULL) {
+    if (picked->cases == NULL || picked->rows == NULL || picked->target_s == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory to fit");
     }
     return ep_robust_work_create(most, &picked->work);
@@ -166,6 +293,7 @@ static enum ep_status picked_init(const struct ep_fit_design *design, int64_t mo
 
 static void picked_fini(struct picked *picked)
 {
+    free(picked->cases);
     free(picked->rows);
     free(picked->target_s);
     ep_robust_work_destroy(picked->work);
@@ -176,11 +304,146 @@ static void pick(const struct ep_fit_design *design, int64_t i, struct picked *p
     const int width = design->num_columns;
     memcpy(picked->rows + picked->num * width, design->rows + i * width,
            (size_t)width * sizeof *picked->rows);
+    picked->cases[picked->num] = i;
     picked->target_s[picked->num++] = design->target_s[i];
 }
 
+/* For ep_robust_fit(): a bootstrap's cases come in runs of one cluster, never twice in a row. */
+static void fill_picked_rows(void *context, const double *coefficients, double *rows)
+{
+    const struct picked *picked = context;
+    double full[MAX_COLUMNS];
+    ep_fit_design_expand(picked->design, coefficients, full);
+    for (int64_t i = 0; i < picked->num; i++) {
+        fill_row(picked->design, picked->cases[i], full, rows + i * picked->design->num_columns);
+    }
+}
+
+static struct ep_robust_problem problem_of(struct picked *picked)
+{
+    return (struct ep_robust_problem){
+        .design = picked->rows,
+        .target = picked->target_s,
+        .num_rows = picked->num,
+        .num_columns = picked->design->num_columns,
+        .fill_rows = picked->design->linear ? NULL : fill_picked_rows,
+        .context = picked,
+    };
+}
+
+/* A low quantile of what a column alone would have to cost to explain each case's time: no term can
+ * take longer than the whole. scratch [num] */
+static double most_of_column(const struct picked *picked, int column, double tail, double *scratch)
+{
+    const struct ep_fit_design *design = picked->design;
+    int64_t num = 0;
+    for (int64_t i = 0; i < picked->num; i++) {
+        const double alone = design->rows[picked->cases[i] * design->num_columns + column];
+        if (alone > 0) {
+            scratch[num++] = picked->target_s[i] / alone;
+        }
+    }
+    if (num == 0) {
+        return 0;
+    }
+    ep_stats_sort(scratch, num);
+    return ep_stats_quantile_sorted(scratch, num, tail);
+}
+
+/* From where ports and schedules begin: every term at the most it can be, with times (latencies)
+ * smaller; or all but one much smaller, one after the other. */
+static void make_start(const struct picked *picked, int which, double *scratch, double *start)
+{
+    const struct ep_fit_design *design = picked->design;
+    int bandwidths = 0;
+    for (int j = 0; j < design->form.num_columns; j++) {
+        const struct ep_rung_parameter *p = parameter_of(&design->form, j);
+        if (design->column_of[j] < 0 || design->merged_into[j] >= 0) {
+            continue;
+        }
+        double value = most_of_column(picked, design->column_of[j], 0.05, scratch);
+        if (p->form == EP_PARAMETER_TIME) {
+            value *= 0.3;
+        } else {
+            bandwidths++;
+            value *= which == 0 || bandwidths == which ? 1 : 0.3;
+        }
+        start[design->column_of[j]] = value;
+    }
+}
+
+/* From several starts; the one with the least loss. */
+static double fit_from_starts(struct picked *picked, double *scratch, double *coefficients)
+{
+    const struct ep_robust_problem problem = problem_of(picked);
+    const int width = picked->design->num_columns;
+    double least = HUGE_VAL;
+    for (int i = 0; i < (picked->design->linear ? 1 : MAX_STARTS); i++) {
+        double start[MAX_COLUMNS], found[MAX_COLUMNS];
+        if (!picked->design->linear) {
+            make_start(picked, i, scratch, start);
+        }
+        ep_robust_fit(&problem, picked->design->linear ? NULL : start, TOLERANCE, picked->work,
+                      found);
+        const double loss = ep_robust_loss(&problem, picked->work);
+        if (loss < least || i == 0) {
+            least = loss;
+            memcpy(coefficients, found, (size_t)width * sizeof *coefficients);
+        }
+    }
+    return least;
+}
+
+/* Two ports can explain the same cases (of even loads, the rank's and the memory's). One that lowers
+ * the loss by less than 1 % is left out, the last of the table first: it would bind elsewhere. */
+static double drop_needless_ports(struct picked *picked, double loss, double *coefficients)
+{
+    const struct ep_fit_design *design = picked->design;
+    const struct ep_robust_problem problem = problem_of(picked);
+    const struct ep_rung *rung = design->form.rung;
+    for (int j = rung->num_parameters - 1; j >= 0 && !design->linear; j--) {
+        double start[MAX_COLUMNS], found[MAX_COLUMNS];
+        bool binds = false;
+        memcpy(start, coefficients, sizeof start);
+        for (int k = 0; k < design->form.width[j]; k++) {
+            const int column = design->form.first_column[j] + k;
+            if (design->column_of[column] >= 0 && design->merged_into[column] < 0) {
+                binds = binds || start[design->column_of[column]] > 0;
+                start[design->column_of[column]] = 0;
+            }
+        }
+        if (rung->parameters[j].role != EP_ROLE_PORT || !binds) {
+            continue;
+        }
+        ep_robust_fit(&problem, start, TOLERANCE, picked->work, found);
+        const double without = ep_robust_loss(&problem, picked->work);
+        if (without <= 1.01 * loss + 1e-6) {
+            loss = without;
+            memcpy(coefficients, found, (size_t)design->num_columns * sizeof *coefficients);
+        }
+    }
+    return loss;
+}
+
+/* Fit to what was picked. loss as in ep_fit_subset(). */
+static enum ep_status fit_picked(struct picked *picked, double *coefficients, double *loss)
+{
+    double found[MAX_COLUMNS] = {0};
+    double *scratch = calloc((size_t)picked->num + 1, sizeof *scratch);
+    if (scratch == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory to fit");
+    }
+    const double least = drop_needless_ports(picked, fit_from_starts(picked, scratch, found), found);
+    memcpy(coefficients, found, (size_t)picked->design->num_columns * sizeof *coefficients);
+    free(scratch);
+    if (loss != NULL) {
+        *loss = least;
+    }
+    return EP_OK;
+}
+
 enum ep_status ep_fit_subset(const struct ep_fit_design *design, const bool *keep,
-                             double *coefficients)
+                             double *coefficients, double *loss)
 {
     enum ep_status status = EP_OK;
     struct picked picked;
@@ -194,8 +457,7 @@ enum ep_status ep_fit_subset(const struct ep_fit_design *design, const bool *kee
         EP_TRY(ep_error_set(EP_EINVAL, "%lld cases for %d parameters", (long long)picked.num,
                             design->num_columns));
     }
-    ep_robust_fit(picked.rows, picked.target_s, picked.num, design->num_columns, NULL, TOLERANCE,
-                  picked.work, coefficients);
+    EP_TRY(fit_picked(&picked, coefficients, loss));
 out:
     picked_fini(&picked);
     return status;
@@ -205,30 +467,31 @@ enum ep_status ep_fit_hold_out(const struct ep_fit_design *design, const int64_t
                                int64_t num_folds, double *held_out_s)
 {
     bool *keep = calloc((size_t)design->num_cases + 1, sizeof *keep);
-    if (keep == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for folds");
-    }
-    enum ep_status status = EP_OK;
+    double *times_s = calloc((size_t)design->num_cases + 1, sizeof *times_s);
+    enum ep_status status = keep != NULL && times_s != NULL
+                                ? EP_OK
+                                : ep_error_set(EP_ENOMEM, "no memory for folds");
     for (int64_t f = 0; f < num_folds && status == EP_OK; f++) {
-        double coefficients[MAX_PARAMETERS];
+        double coefficients[MAX_COLUMNS];
         for (int64_t i = 0; i < design->num_cases; i++) {
             keep[i] = folds[i] != f;
         }
-        status = ep_fit_subset(design, keep, coefficients);
+        status = ep_fit_subset(design, keep, coefficients, NULL);
         const bool too_few = status == EP_EINVAL;
         if (too_few) {
             ep_error_clear();
             status = EP_OK;
+        } else if (status == EP_OK) {
+            status = ep_fit_design_predict(design, coefficients, times_s);
         }
         for (int64_t i = 0; i < design->num_cases && status == EP_OK; i++) {
             if (folds[i] == f) {
-                held_out_s[i] = too_few ? NAN
-                                        : dot(design->rows + i * design->num_columns,
-                                              coefficients, design->num_columns);
+                held_out_s[i] = too_few ? NAN : times_s[i];
             }
         }
     }
     free(keep);
+    free(times_s);
     return status;
 }
 
@@ -282,8 +545,9 @@ enum ep_status ep_fit_bootstrap(const struct ep_fit_design *design, const int64_
                 pick(design, members[m], &picked);
             }
         }
-        ep_robust_fit(picked.rows, picked.target_s, picked.num, design->num_columns, start,
-                      DRAW_TOLERANCE, picked.work, draws + (int64_t)b * design->num_columns);
+        const struct ep_robust_problem problem = problem_of(&picked);
+        ep_robust_fit(&problem, start, DRAW_TOLERANCE, picked.work,
+                      draws + (int64_t)b * design->num_columns);
     }
 out:
     picked_fini(&picked);

@@ -50,18 +50,42 @@ static enum ep_status read_coefficients(const json_t *entry, const char *where,
     if (status != EP_OK) {
         return status;
     }
-    if ((int)json_array_size(array) != group->rung->num_parameters) {
+    if ((int)json_array_size(array) != group->form.num_columns) {
         return ep_error_set(EP_EINVAL, "%s: 'coefficients' of %s must be %d numbers", where,
-                            group->rung->name, group->rung->num_parameters);
+                            group->rung->name, group->form.num_columns);
     }
-    for (int j = 0; j < group->rung->num_parameters; j++) {
+    for (int j = 0; j < group->form.num_columns; j++) {
         const json_t *value = json_array_get(array, (size_t)j);
-        if (!json_is_number(value) || !(json_number_value(value) >= 0)) {
-            return ep_error_set(EP_EINVAL, "%s: coefficient %d of %s must be a number >= 0", where,
-                                j, group->rung->name);
+        /* Times in s and s/byte: beyond a second per byte, or 1e-30, nothing is a machine. */
+        const double number = json_is_number(value) ? json_number_value(value) : -1;
+        if (!(number >= 0 && number < 1e6) || (number > 0 && number < 1e-30)) {
+            return ep_error_set(EP_EINVAL, "%s: coefficient %d of %s must be 0, or a number from "
+                                "1e-30 to 1e6", where, j, group->rung->name);
         }
         group->coefficients[j] = json_number_value(value);
     }
+    return EP_OK;
+}
+
+/* Sizes between which bandwidths change, ascending; none in files that know one bandwidth. */
+static enum ep_status read_anchors(const json_t *entry, const char *where,
+                                   struct ep_fitted_group *group)
+{
+    double anchors[EP_RUNG_MAX_ANCHORS];
+    const json_t *array = json_object_get(entry, "anchors_bytes");
+    const size_t num = json_array_size(array);
+    if (num > EP_RUNG_MAX_ANCHORS || (array != NULL && !json_is_array(array))) {
+        return ep_error_set(EP_EINVAL, "%s: 'anchors_bytes' must be up to %d sizes", where,
+                            EP_RUNG_MAX_ANCHORS);
+    }
+    for (size_t k = 0; k < num; k++) {
+        anchors[k] = json_number_value(json_array_get(array, k));
+        if (!(anchors[k] > (k > 0 ? anchors[k - 1] : 0) && anchors[k] < 1e18)) {
+            return ep_error_set(EP_EINVAL, "%s: 'anchors_bytes' must be sizes above 0, ascending",
+                                where);
+        }
+    }
+    ep_rung_form_init(group->rung, anchors, (int)num, &group->form);
     return EP_OK;
 }
 
@@ -102,7 +126,9 @@ static enum ep_status read_group(const json_t *object, const json_t *rungs, cons
                               group->name);
         goto out;
     }
+    EP_TRY(read_anchors(entry, where, group));
     EP_TRY(read_coefficients(entry, where, group));
+    EP_TRY(ep_json_get_f64_or_nan(entry, "prediction_half_width", where, &group->half_width));
     EP_TRY(read_range(object, where, group));
 out:
     return status;
@@ -168,10 +194,36 @@ void ep_fitted_machine_destroy(struct ep_fitted_machine *machine)
     free(machine);
 }
 
+double ep_fitted_group_predict(const struct ep_fitted_group *group,
+                               const struct ep_model_features *features)
+{
+    const struct ep_model_case one = {.features = *features};
+    return ep_rung_predict(&group->form, &one, group->coefficients);
+}
+
+bool ep_fitted_group_uses(const struct ep_fitted_group *group, enum ep_model_feature feature)
+{
+    for (int j = 0; j < group->rung->num_parameters; j++) {
+        for (int k = 0; k < group->form.width[j]; k++) {
+            if (group->rung->parameters[j].term == (int)feature &&
+                group->coefficients[group->form.first_column[j] + k] > 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 const char *ep_fitted_group_extrapolates(const struct ep_fitted_group *group,
                                          const struct ep_model_features *features)
 {
     for (int f = 0; f < EP_NUM_FEATURES; f++) {
+        /* What every record has is looked at always; ports and copies where they count. */
+        const bool counts = f < EP_FEATURE_MEMORY_BYTES ||
+                            ep_fitted_group_uses(group, (enum ep_model_feature)f);
+        if (!counts) {
+            continue;
+        }
         if (features->values[f] < group->min[f] || features->values[f] > group->max[f]) {
             return ep_model_feature_name((enum ep_model_feature)f);
         }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "results/model.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** A group of cases for which a rung was chosen. Texts are borrowed from the machine. */
@@ -16,7 +17,9 @@ struct ep_fitted_group {
     const char *byte_basis; /* copies, rank-dedup, node-dedup */
     const char *target;     /* exchange, whole */
     const struct ep_rung *rung;
-    double coefficients[EP_RUNG_MAX_PARAMETERS];
+    struct ep_rung_form form; /* of the rung, with the sizes between which bandwidths change */
+    double coefficients[EP_RUNG_MAX_COLUMNS];
+    double half_width; /* of a 95 % prediction interval, relative; NaN = not known */
     double min[EP_NUM_FEATURES]; /* of the cases fitted to */
     double max[EP_NUM_FEATURES];
 };
@@ -34,6 +37,13 @@ struct ep_fitted_machine {
 EP_MUST_CHECK enum ep_status ep_fitted_machine_read(const char *path,
                                                     struct ep_fitted_machine **machine);
 void ep_fitted_machine_destroy(struct ep_fitted_machine *machine);
+
+/** Time in s; NaN for a rung that follows single messages, of which a machine file knows none. */
+double ep_fitted_group_predict(const struct ep_fitted_group *group,
+                               const struct ep_model_features *features);
+
+/** Whether the group's time depends on a feature: predictions that do not know it must be withheld. */
+bool ep_fitted_group_uses(const struct ep_fitted_group *group, enum ep_model_feature feature);
 
 /** The first feature of a case that lies outside what the group was fitted to, as a JSON key; NULL
  * = none does. */

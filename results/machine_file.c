@@ -155,8 +155,8 @@ static enum ep_status add_range(json_t *object, const struct ep_fit_group *group
         double low = HUGE_VAL, high = -HUGE_VAL;
         for (int64_t g = 0; g < num_groups; g++) {
             for (int64_t i = 0; i < groups[g].num_cases; i++) {
-                low = fmin(low, groups[g].cases[i].features.values[f]);
-                high = fmax(high, groups[g].cases[i].features.values[f]);
+                low = fmin(low, groups[g].cases[i].model.features.values[f]);
+                high = fmax(high, groups[g].cases[i].model.features.values[f]);
             }
         }
         EP_TRY(ep_json_set(ranges, ep_model_feature_name((enum ep_model_feature)f),
@@ -196,6 +196,8 @@ static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups
     EP_TRY(ep_json_set(object, "held_out_by", json_string(g->fold_kind)));
     EP_TRY(ep_json_set(object, "folds", json_integer(g->num_folds)));
     EP_TRY(ep_json_set(object, "bootstrap_groups", json_integer(g->num_clusters)));
+    EP_TRY(ep_json_set(object, "anchors_bytes",
+                       ep_json_real_array(g->anchors, g->num_anchors > 1 ? g->num_anchors : 0)));
     EP_TRY(ep_json_set(object, "noise_floor", ep_json_real(g->noise_floor)));
     EP_TRY(ep_json_set(object, "launch_noise_floor", ep_json_real(g->launch_noise_floor)));
     EP_TRY(ep_json_set(object, "peak_bytes_per_s", ep_json_real(g->peak_bytes_per_s)));
@@ -234,9 +236,12 @@ static enum ep_status add_parameters(json_t *object, const struct ep_fit_rung *r
     for (int j = 0; j < r->num_parameters; j++) {
         const struct ep_fit_parameter *p = &r->parameters[j];
         EP_TRY(ep_json_set(parameters, p->name,
-                           json_pack("{s:o,s:o,s:o,s:o,s:s}", "value", ep_json_real(p->value),
-                                     "low", ep_json_real(p->low), "high", ep_json_real(p->high),
-                                     "withheld", text_or_null(p->withheld), "unit", p->unit)));
+                           json_pack("{s:o,s:o,s:o,s:o,s:o,s:s,s:o}", "value",
+                                     ep_json_real(p->value), "low", ep_json_real(p->low), "high",
+                                     ep_json_real(p->high), "withheld", text_or_null(p->withheld),
+                                     "advice", text_or_null(p->advice), "unit", p->unit,
+                                     "binds_in", p->binds_in >= 0 ? json_integer(p->binds_in)
+                                                                  : json_null())));
     }
     EP_TRY(ep_json_set(object, "parameters", json_incref(parameters)));
 out:
@@ -258,12 +263,16 @@ static enum ep_status rung_to_json(const struct ep_fit_group *g, const struct ep
     EP_TRY(add_parameters(object, r));
     EP_TRY(ep_json_set(object, "coefficients",
                        ep_json_real_array(r->coefficients,
-                                          r->num_parameters > 0 ? r->rung->num_parameters : 0)));
+                                          r->is_fitted ? r->form.num_columns : 0)));
+    EP_TRY(ep_json_set(object, "anchors_bytes",
+                       ep_json_real_array(r->form.anchors,
+                                          r->form.num_anchors > 1 ? r->form.num_anchors : 0)));
     EP_TRY(ep_json_set(object, "condition_number", ep_json_real(r->condition)));
     EP_TRY(add_scores(object, "", &r->held_out));
     EP_TRY(add_scores(object, "in_sample_", &r->in_sample));
     EP_TRY(add_scores(object, "extrapolation_", &r->extrapolation));
     EP_TRY(ep_json_set(object, "coverage", ep_json_real(r->coverage)));
+    EP_TRY(ep_json_set(object, "prediction_half_width", ep_json_real(r->half_width)));
     EP_TRY(ep_json_set(object, "choice_score", ep_json_real(r->fold_score)));
     EP_TRY(ep_json_set(object, "choice_score_se", ep_json_real(r->fold_score_se)));
     EP_TRY(ep_json_set(object, "noise_floor", ep_json_real(g->noise_floor)));

@@ -192,8 +192,20 @@ static void predict_time(const struct ep_place_case *run, const struct ep_fitted
         [EP_FEATURE_MEAN_OUT_BYTES] = f->mean_out_bytes,
         [EP_FEATURE_H_RANK_BYTES] = (double)f->h_rank_bytes,
         [EP_FEATURE_MESSAGES] = (double)f->messages_max,
+        [EP_FEATURE_MEMORY_BYTES] =
+            run->shape.num_nodes == 1 ? 2 * (double)f->total_bytes : 0,
+        [EP_FEATURE_NIC_BYTES] = (double)f->h_node_bytes,
+        [EP_FEATURE_STEP_SUM_BYTES] = (double)f->step_sum_bytes,
     }};
-    time->time_s = ep_rung_predict(group->rung, &features, group->coefficients);
+    if (ep_fitted_group_uses(group, EP_FEATURE_COPIED_BYTES)) {
+        time->withheld = "it depends on bytes copied, which only the transport knows";
+        return;
+    }
+    if (ep_fitted_group_uses(group, EP_FEATURE_UPLINK_BYTES)) {
+        time->withheld = "it depends on uplinks, and which switch a node hangs on is not told";
+        return;
+    }
+    time->time_s = ep_fitted_group_predict(group, &features);
     time->extrapolates = ep_fitted_group_extrapolates(group, &features);
 }
 

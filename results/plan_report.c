@@ -23,6 +23,8 @@ static struct ep_model_features even_features(const struct ep_plan_report *r,
                                           [EP_FEATURE_MEAN_OUT_BYTES] = out,
                                           [EP_FEATURE_H_RANK_BYTES] = out,
                                           [EP_FEATURE_MESSAGES] = (double)(r->num_ranks - 1),
+                                          [EP_FEATURE_MEMORY_BYTES] = 2 * out * (double)r->num_ranks,
+                                          [EP_FEATURE_STEP_SUM_BYTES] = out,
                                       }};
 }
 
@@ -35,7 +37,13 @@ static enum ep_status time_by_machine(const struct ep_fitted_machine *machine, c
     double least = (double)INFINITY;
     for (int64_t i = 0; i < machine->num_groups; i++) {
         const struct ep_fitted_group *g = &machine->groups[i];
-        const double time_s = ep_rung_predict(g->rung, features, g->coefficients);
+        const double time_s = ep_fitted_group_predict(g, features);
+        /* Where ranks sit, and what is copied, a plan does not say. */
+        if (ep_fitted_group_uses(g, EP_FEATURE_NIC_BYTES) ||
+            ep_fitted_group_uses(g, EP_FEATURE_UPLINK_BYTES) ||
+            ep_fitted_group_uses(g, EP_FEATURE_COPIED_BYTES)) {
+            continue;
+        }
         if (strcmp(g->op, op) == 0 && strcmp(g->byte_basis, "copies") == 0 && time_s < least) {
             least = time_s;
             best = g;
@@ -43,7 +51,8 @@ static enum ep_status time_by_machine(const struct ep_fitted_machine *machine, c
     }
     if (best == NULL) {
         return ep_error_set(EP_EINVAL,
-                            "--machine: no rung was chosen for %s of copies; fit more records", op);
+                            "--machine: no rung was chosen for %s of copies that knows a time without "
+                            "knowing where ranks sit; fit more records", op);
     }
     const char *beyond = ep_fitted_group_extrapolates(best, features);
     t->time_s += least;

@@ -81,80 +81,150 @@ static bool solve_cholesky(double a[MAX_COLUMNS][MAX_COLUMNS], const double *b, 
     return true;
 }
 
-/* Solve with the columns of `set`; false where it is singular or leaves the feasible region.
- * *gain is by how much the sum of squares falls. Columns are scaled to unit norm. */
-static bool solve_set(const double *gram, const double *rhs, int num_columns, unsigned set,
-                      double *coefficients, double *gain)
+/* Normal equations with columns scaled to unit norm; columns of zeros have norm 0. */
+struct scaled {
+    int num;
+    double norm[MAX_COLUMNS];
+    double gram[MAX_COLUMNS][MAX_COLUMNS];
+    double rhs[MAX_COLUMNS];
+};
+
+/* The columns of `set`, regardless of sign; the others are 0. False where they are dependent. */
+static bool solve_set(const struct scaled *s, const bool *set, double *x)
 {
     int columns[MAX_COLUMNS];
     int num = 0;
     double a[MAX_COLUMNS][MAX_COLUMNS];
     double b[MAX_COLUMNS];
-    double x[MAX_COLUMNS];
-    for (int j = 0; j < num_columns; j++) {
-        if ((set >> j & 1u) != 0) {
+    double found[MAX_COLUMNS];
+    for (int j = 0; j < s->num; j++) {
+        x[j] = 0;
+        if (set[j]) {
             columns[num++] = j;
         }
     }
     for (int i = 0; i < num; i++) {
-        const double norm = sqrt(gram[columns[i] * num_columns + columns[i]]);
-        if (!(norm > 0)) {
-            return false;
-        }
-        b[i] = rhs[columns[i]] / norm;
+        b[i] = s->rhs[columns[i]];
         for (int j = 0; j <= i; j++) {
-            const double other = sqrt(gram[columns[j] * num_columns + columns[j]]);
-            a[i][j] = gram[columns[i] * num_columns + columns[j]] / (norm * other);
+            a[i][j] = s->gram[columns[i]][columns[j]];
         }
     }
-    if (!solve_cholesky(a, b, num, x)) {
+    if (!solve_cholesky(a, b, num, found)) {
         return false;
     }
-    memset(coefficients, 0, (size_t)num_columns * sizeof *coefficients);
-    *gain = 0;
     for (int i = 0; i < num; i++) {
-        if (!(x[i] >= 0)) {
-            return false;
-        }
-        *gain += b[i] * x[i];
-        coefficients[columns[i]] = x[i] / sqrt(gram[columns[i] * num_columns + columns[i]]);
+        x[columns[i]] = found[i];
     }
     return true;
+}
+
+/* Go from x towards `next` until the first coefficient of the set would be negative; it leaves. */
+static bool step_back(int num, bool *set, double *x, const double *next)
+{
+    double share = 1;
+    for (int j = 0; j < num; j++) {
+        if (set[j] && !(next[j] > 0)) {
+            share = fmin(share, x[j] / (x[j] - next[j]));
+        }
+    }
+    if (share == 1) {
+        memcpy(x, next, (size_t)num * sizeof *x);
+        return false;
+    }
+    for (int j = 0; j < num; j++) {
+        x[j] += share * (next[j] - x[j]);
+        if (set[j] && !(next[j] > 0) && x[j] <= 1e-15) {
+            x[j] = 0;
+            set[j] = false;
+        }
+    }
+    return true;
+}
+
+/* The inactive column along which the sum of squares falls fastest; -1 = along none. */
+static int steepest(const struct scaled *s, const bool *set, const bool *banned, const double *x)
+{
+    int best = -1;
+    double most = 0;
+    for (int j = 0; j < s->num; j++) {
+        double slope = s->rhs[j];
+        for (int i = 0; i < s->num; i++) {
+            slope -= s->gram[j][i] * x[i];
+        }
+        if (!set[j] && !banned[j] && s->norm[j] > 0 && slope > 1e-11 * fabs(s->rhs[j]) &&
+            slope > most) {
+            most = slope;
+            best = j;
+        }
+    }
+    return best;
 }
 
 void ep_robust_solve_nonnegative(const double *gram, const double *rhs, int num_columns,
                                  double *coefficients)
 {
-    const unsigned all = (1u << num_columns) - 1;
-    double best = 0;
-    /* Nearly always no sign constraint binds. */
-    if (solve_set(gram, rhs, num_columns, all, coefficients, &best)) {
-        return;
+    struct scaled s = {.num = num_columns};
+    bool set[MAX_COLUMNS] = {false}, banned[MAX_COLUMNS] = {false};
+    double x[MAX_COLUMNS] = {0}, next[MAX_COLUMNS];
+    bool all_there = true, all_positive = true;
+    for (int i = 0; i < num_columns; i++) {
+        s.norm[i] = sqrt(gram[i * num_columns + i]);
+        all_there = all_there && s.norm[i] > 0;
+        set[i] = true;
     }
-    memset(coefficients, 0, (size_t)num_columns * sizeof *coefficients);
-    best = 0;
-    for (unsigned set = 1; set < all; set++) {
-        double tried[MAX_COLUMNS];
-        double gain = 0;
-        if (solve_set(gram, rhs, num_columns, set, tried, &gain) && gain > best) {
-            best = gain;
-            memcpy(coefficients, tried, (size_t)num_columns * sizeof *coefficients);
+    for (int i = 0; i < num_columns; i++) {
+        s.rhs[i] = s.norm[i] > 0 ? rhs[i] / s.norm[i] : 0;
+        for (int j = 0; j < num_columns; j++) {
+            const double scale = s.norm[i] * s.norm[j];
+            s.gram[i][j] = scale > 0 ? gram[i * num_columns + j] / scale : 0;
         }
+    }
+    /* Nearly always no sign constraint binds. */
+    all_positive = all_there && solve_set(&s, set, next);
+    for (int j = 0; j < num_columns && all_positive; j++) {
+        all_positive = next[j] >= 0;
+    }
+    if (all_positive) {
+        memcpy(x, next, sizeof x);
+    } else {
+        memset(set, 0, sizeof set);
+        /* Each round adds a column and the sum of squares falls, so no set comes twice. */
+        for (int round = 0, add; round < 64 && (add = steepest(&s, set, banned, x)) >= 0; round++) {
+            set[add] = true;
+            bool solved = solve_set(&s, set, next);
+            if (!solved || !(next[add] > 0)) {
+                set[add] = false;
+                banned[add] = true;
+                continue;
+            }
+            while (solved && step_back(num_columns, set, x, next)) {
+                solved = solve_set(&s, set, next);
+            }
+            memset(banned, 0, sizeof banned);
+        }
+    }
+    for (int j = 0; j < num_columns; j++) {
+        coefficients[j] = s.norm[j] > 0 ? x[j] / s.norm[j] : 0;
     }
 }
 
-/* Weighted least squares with the weights of `work`. */
-static void solve_weighted(const double *design, const double *target, int64_t num_rows,
-                           int num_columns, const struct ep_robust_work *work,
+/* Weighted least squares with the weights of `work`. A column of zeros keeps its coefficient: it
+ * binds in no row now, and may again. */
+static void solve_weighted(const struct ep_robust_problem *p, const struct ep_robust_work *work,
                            double *coefficients)
 {
+    const int num_columns = p->num_columns;
     double gram[MAX_COLUMNS * MAX_COLUMNS] = {0};
     double rhs[MAX_COLUMNS] = {0};
-    for (int64_t r = 0; r < num_rows; r++) {
-        const double *row = design + r * num_columns;
+    double solved[MAX_COLUMNS];
+    for (int64_t r = 0; r < p->num_rows; r++) {
+        const double *row = p->design + r * num_columns;
+        if (work->weight[r] == 0) {
+            continue;
+        }
         for (int i = 0; i < num_columns; i++) {
             const double weighted = work->weight[r] * row[i];
-            rhs[i] += weighted * target[r];
+            rhs[i] += weighted * p->target[r];
             for (int j = 0; j <= i; j++) {
                 gram[i * num_columns + j] += weighted * row[j];
             }
@@ -165,37 +235,52 @@ static void solve_weighted(const double *design, const double *target, int64_t n
             gram[i * num_columns + j] = gram[j * num_columns + i];
         }
     }
-    ep_robust_solve_nonnegative(gram, rhs, num_columns, coefficients);
+    ep_robust_solve_nonnegative(gram, rhs, num_columns, solved);
+    for (int i = 0; i < num_columns; i++) {
+        if (p->fill_rows == NULL || gram[i * num_columns + i] > 0) {
+            coefficients[i] = solved[i];
+        }
+    }
 }
 
 /* Fitted values, and by how much they moved at most, relative to the target. */
-static double update_fitted(const double *design, const double *target, int64_t num_rows,
-                            int num_columns, const double *coefficients, double *fitted)
+static double update_fitted(const struct ep_robust_problem *p, const double *coefficients,
+                            double *fitted)
 {
     double moved = 0;
-    for (int64_t r = 0; r < num_rows; r++) {
+    if (p->fill_rows != NULL) {
+        p->fill_rows(p->context, coefficients, p->design);
+    }
+    for (int64_t r = 0; r < p->num_rows; r++) {
         double value = 0;
-        for (int j = 0; j < num_columns; j++) {
-            value += coefficients[j] * design[r * num_columns + j];
+        for (int j = 0; j < p->num_columns; j++) {
+            value += coefficients[j] * p->design[r * p->num_columns + j];
         }
-        moved = fmax(moved, fabs(value - fitted[r]) / target[r]);
+        moved = fmax(moved, fabs(value - fitted[r]) / p->target[r]);
         fitted[r] = value;
     }
     return moved;
 }
 
-static void update_weights(const double *target, int64_t num_rows, int num_columns,
-                           struct ep_robust_work *work)
+static void weigh_by_target(const struct ep_robust_problem *p, struct ep_robust_work *work)
 {
+    for (int64_t r = 0; r < p->num_rows; r++) {
+        work->weight[r] = 1 / (p->target[r] * p->target[r]);
+    }
+}
+
+static void update_weights(const struct ep_robust_problem *p, struct ep_robust_work *work)
+{
+    const int64_t num_rows = p->num_rows;
     for (int64_t r = 0; r < num_rows; r++) {
         /* A fitted value far below the target would blow the row up without end. */
-        const double scale = fmax(work->fitted[r], 1e-3 * target[r]);
-        work->residual[r] = (target[r] - work->fitted[r]) / scale;
+        const double scale = fmax(work->fitted[r], 1e-3 * p->target[r]);
+        work->residual[r] = (p->target[r] - work->fitted[r]) / scale;
         work->scratch[r] = fabs(work->residual[r]);
         work->weight[r] = 1 / (scale * scale);
     }
     /* The median of all but the num_columns smallest: as many are small by construction. */
-    const size_t middle = (size_t)(num_columns + (num_rows - num_columns) / 2);
+    const size_t middle = (size_t)(p->num_columns + (num_rows - p->num_columns) / 2);
     const double median = gsl_stats_select(work->scratch, 1, (size_t)num_rows, middle);
     const double sigma = fmax(median / 0.6745, 1e-9);
     for (int64_t r = 0; r < num_rows; r++) {
@@ -205,30 +290,76 @@ static void update_weights(const double *target, int64_t num_rows, int num_colum
     }
 }
 
-void ep_robust_fit(const double *design, const double *target, int64_t num_rows, int num_columns,
-                   const double *start, double tolerance, struct ep_robust_work *work,
-                   double *coefficients)
+/* Rows that depend on coefficients: solve, move there in steps that shrink (two rows that take
+ * turns to bind would otherwise never settle), until fitted values stand or `most` times. */
+static void iterate(const struct ep_robust_problem *p, bool robust, int most, double tolerance,
+                    struct ep_robust_work *work, double *coefficients)
 {
-    EP_ASSERT(num_columns >= 1 && num_columns <= MAX_COLUMNS);
-    if (start != NULL) {
-        memcpy(coefficients, start, (size_t)num_columns * sizeof *coefficients);
-    } else {
-        for (int64_t r = 0; r < num_rows; r++) {
-            work->weight[r] = 1 / (target[r] * target[r]);
-        }
-        solve_weighted(design, target, num_rows, num_columns, work, coefficients);
-    }
-    if (num_rows < num_columns + 3) {
-        return;
-    }
-    memset(work->fitted, 0, (size_t)num_rows * sizeof *work->fitted);
-    update_fitted(design, target, num_rows, num_columns, coefficients, work->fitted);
     double moved = HUGE_VAL;
-    for (int i = 0; i < MAX_ITERATIONS && moved > tolerance; i++) {
-        update_weights(target, num_rows, num_columns, work);
-        solve_weighted(design, target, num_rows, num_columns, work, coefficients);
-        moved = update_fitted(design, target, num_rows, num_columns, coefficients, work->fitted);
+    double share = 1;
+    for (int i = 0; i < most && moved > tolerance; i++) {
+        double next[MAX_COLUMNS];
+        if (robust) {
+            update_weights(p, work);
+        }
+        memcpy(next, coefficients, (size_t)p->num_columns * sizeof *next);
+        solve_weighted(p, work, next);
+        share = p->fill_rows != NULL && i >= 8 && i % 4 == 0 ? 0.7 * share : share;
+        for (int j = 0; j < p->num_columns; j++) {
+            coefficients[j] += share * (next[j] - coefficients[j]);
+        }
+        moved = update_fitted(p, coefficients, work->fitted);
     }
+}
+
+/* What binds in no row is not known to take any time. */
+static void forget_idle(const struct ep_robust_problem *p, double *coefficients)
+{
+    for (int j = 0; j < p->num_columns; j++) {
+        bool binds = false;
+        for (int64_t r = 0; r < p->num_rows && !binds; r++) {
+            binds = p->design[r * p->num_columns + j] > 0;
+        }
+        coefficients[j] = binds ? coefficients[j] : 0;
+    }
+}
+
+void ep_robust_fit(const struct ep_robust_problem *p, const double *start, double tolerance,
+                   struct ep_robust_work *work, double *coefficients)
+{
+    enum { RELATIVE_ITERATIONS = 8 };
+    EP_ASSERT(p->num_columns >= 1 && p->num_columns <= MAX_COLUMNS);
+    EP_ASSERT(p->fill_rows == NULL || start != NULL);
+    const bool is_draw = start != NULL && p->fill_rows == NULL;
+    memset(work->fitted, 0, (size_t)p->num_rows * sizeof *work->fitted);
+    if (start != NULL) {
+        memcpy(coefficients, start, (size_t)p->num_columns * sizeof *coefficients);
+        update_fitted(p, coefficients, work->fitted);
+    }
+    if (!is_draw) {
+        weigh_by_target(p, work);
+    }
+    if (start == NULL) {
+        solve_weighted(p, work, coefficients);
+        update_fitted(p, coefficients, work->fitted);
+    } else if (p->fill_rows != NULL) {
+        iterate(p, false, RELATIVE_ITERATIONS, 1e-3, work, coefficients);
+    }
+    if (p->num_rows >= p->num_columns + 3) {
+        iterate(p, true, MAX_ITERATIONS, tolerance, work, coefficients);
+    }
+    if (p->fill_rows != NULL) {
+        forget_idle(p, coefficients);
+    }
+}
+
+double ep_robust_loss(const struct ep_robust_problem *p, const struct ep_robust_work *work)
+{
+    double sum = 0;
+    for (int64_t r = 0; r < p->num_rows; r++) {
+        sum += fmin(1, fabs(p->target[r] - work->fitted[r]) / p->target[r]);
+    }
+    return sum / (double)p->num_rows;
 }
 
 enum ep_status ep_robust_condition(const double *design, const double *scale, int64_t num_rows,

@@ -29,8 +29,9 @@ for key in schema levels ports rank_to_nic rungs valid_range parameters value lo
     median_ape p95_ape max_ape coverage chosen in_sample_median_ape noise_floor; do
     grep -q "\"$key\":" fit.json || { echo "no key $key"; exit 1; }
 done
-[ "$(grep -c '"chosen": true' fit.json)" = 4 ]      # dispatch and combine of two transports
-[ "$(grep -c '"chosen": "M2"' fit.json)" = 4 ]
+[ "$(grep -c "\"chosen\": true" fit.json)" = 8 ]      # dispatch and combine of two transports, exchange and whole
+[ "$(grep -c "\"chosen\": \"M2\"" fit.json)" = 4 ]      # of the exchange: planted
+[ "$(grep -c "\"chosen\": \"M3\"" fit.json)" = 4 ]      # of the whole, with copies
 grep -q '"latency_s": 5\.[0-9]*e-7' fit.json        # planted link latency, 500 ns
 grep -q '"peak_bytes_per_s": [0-9]' fit.json        # the copy records' peak
 

@@ -225,7 +225,7 @@ sed 's/"schema": 1/"schema": 2/' run/machine.json >newer.json
 bad 'newer.json: schema 2; 1 expected' --skew trace:sample --machine newer.json
 sed 's/"chosen": "M2"/"chosen": "M9"/' run/machine.json >unknown.json
 bad "'M9' is no rung" --skew trace:sample --machine unknown.json
-sed 's/"coefficients": \[/"coefficients": [-1, /' run/machine.json >negative_time.json
+sed 's/"coefficients": \[$/"coefficients": [-1, /' run/machine.json >negative_time.json
 bad 'negative_time.json: groups[0]' --skew trace:sample --machine negative_time.json
 printf '1,2,3\n4,5\n' >ragged.csv
 bad 'ragged.csv:2: has 2 numbers, the first line has 3' --counts ragged.csv

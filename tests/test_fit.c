@@ -13,16 +13,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { M0, M0_LINK, M1, M2 };
+enum { M0, M0_LINK, M1, M2, M3, M4, M5S, M5 };
 
 /* --- the solver ------------------------------------------------------------------------------ */
 
-static void fit_rows(const double *design, const double *target, int64_t num_rows, int num_columns,
+static void fit_rows(double *design, const double *target, int64_t num_rows, int num_columns,
                      double *coefficients)
 {
     struct ep_robust_work *work = NULL;
     CHECK_OK(ep_robust_work_create(num_rows, &work));
-    ep_robust_fit(design, target, num_rows, num_columns, NULL, 1e-10, work, coefficients);
+    const struct ep_robust_problem problem = {
+        .design = design, .target = target, .num_rows = num_rows, .num_columns = num_columns};
+    ep_robust_fit(&problem, NULL, 1e-10, work, coefficients);
     ep_robust_work_destroy(work);
 }
 
@@ -140,16 +142,91 @@ static void test_expanded_tail(void **state)
 static void test_rungs_by_hand(void **state)
 {
     (void)state;
-    /* P = 4, 8 MB remote: 2 MB mean; busiest rank 5 MB; 3 messages */
-    const struct ep_model_features f = {{4, 8e6, 2e6, 5e6, 3}};
-    CHECK_NEAR(ep_rung_predict(ep_rung_at(M0), &f, (double[]){1e-9}), 2e-3, 1e-15);
-    CHECK_NEAR(ep_rung_predict(ep_rung_at(M0_LINK), &f, (double[]){1e-9}), 8e-3, 1e-15);
-    CHECK_NEAR(ep_rung_predict(ep_rung_at(M1), &f, (double[]){1e-4, 1e-9}), 2.3e-3, 1e-15);
-    CHECK_NEAR(ep_rung_predict(ep_rung_at(M2), &f, (double[]){1e-3, 1e-4, 1e-9}), 6.3e-3, 1e-15);
+    /* P = 4, 8 MB remote: 2 MB mean; busiest rank 5 MB; 3 messages; memory 24 MB, NIC 6 MB, uplink
+     * 7 MB; steps 9 MB; 10 MB copied */
+    const struct ep_model_case c = {
+        .features = {{4, 8e6, 2e6, 5e6, 3, 24e6, 6e6, 7e6, 9e6, 10e6}}};
+    static const struct {
+        int rung;
+        double coefficients[EP_RUNG_MAX_COLUMNS];
+        double time_s;
+    } expected[] = {
+        {M0, {1e-9}, 2e-3},
+        {M0_LINK, {1e-9}, 8e-3},
+        {M1, {1e-4, 1e-9}, 2.3e-3},
+        {M2, {1e-3, 1e-4, 1e-9}, 6.3e-3},
+        /* 1.3 ms + max(5, 6) ms; and with the NIC three times as fast max(5, 2) */
+        {M3, {1e-3, 1e-4, 1e-9, 1e-9, 0}, 7.3e-3},
+        {M3, {1e-3, 1e-4, 1e-9, 1e-9 / 3, 0}, 6.3e-3},
+        {M3, {1e-3, 1e-4, 1e-9, 1e-9, 2e-10}, 9.3e-3},
+        /* rank 5, memory 4.8, NIC 3, uplink 7 ms */
+        {M4, {0, 0, 1e-9, 2e-10, 5e-10, 1e-9, 0}, 7e-3},
+        {M4, {0, 0, 1e-9, 4e-10, 5e-10, 1e-9, 0}, 9.6e-3},
+        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0}, 15.3e-3},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        struct ep_rung_form form;
+        ep_rung_form_init(ep_rung_at(expected[i].rung), NULL, 0, &form);
+        CHECK_NEAR(ep_rung_predict(&form, &c, expected[i].coefficients), expected[i].time_s, 1e-15);
+    }
     int idx = -1;
     CHECK_OK(ep_rung_find("M1", &idx));
     assert_int_equal(idx, M1);
     CHECK_FAILS(ep_rung_find("M9", &idx), EP_EINVAL, "M9");
+}
+
+static void test_anchors_by_hand(void **state)
+{
+    (void)state;
+    /* 1 ns per byte up to 1 MiB, 3 ns from 16 MiB on; 4 MiB is half way in the logarithm: 2 ns */
+    const double anchors[] = {1 << 20, 16 << 20};
+    const double c[] = {0, 0, 1e-9, 3e-9};
+    struct ep_rung_form form;
+    ep_rung_form_init(ep_rung_at(M2), anchors, 2, &form);
+    assert_int_equal(form.num_columns, 4);
+    const struct {
+        double bytes, per_byte_s;
+    } expected[] = {{1 << 10, 1e-9}, {1 << 20, 1e-9}, {4 << 20, 2e-9}, {16 << 20, 3e-9},
+                    {64 << 20, 3e-9}};
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        struct ep_model_case one = {0};
+        one.features.values[EP_FEATURE_H_RANK_BYTES] = expected[i].bytes;
+        CHECK_NEAR(ep_rung_predict(&form, &one, c) / (expected[i].bytes * expected[i].per_byte_s), 1,
+                   1e-12);
+    }
+    /* M0 has no anchors */
+    ep_rung_form_init(ep_rung_at(M0), anchors, 2, &form);
+    assert_int_equal(form.num_columns, 1);
+}
+
+static void test_schedule_by_hand(void **state)
+{
+    (void)state;
+    /* Three ranks, B = 1 byte/s, a = 0. D: 0>1 4, 0>2 1, 1>0 2, 1>2 1, 2>0 3, 2>1 1.
+     * Step 1 (i to i+1): 0>1 4, 1>2 1, 2>0 3; each also receives: f = (max(4,3), max(1,4), max(3,1))
+     * = (4, 4, 3). Step 2 (i to i+2): 0>2 from max(4,3) to 5; 1>0 from max(4,4) to 6; 2>1 from
+     * max(3,4) to 5; f_0 = max(5, 6), f_1 = max(6, 5), f_2 = max(5, 5): 6 s, along 0>1 and 1>0. */
+    double bytes[] = {0, 4, 1, 2, 0, 1, 3, 1, 0};
+    int32_t nodes[] = {0, 0, 0};
+    const struct ep_model_matrix matrix = {.num_ranks = 3, .num_nodes = 1, .bytes = bytes,
+                                           .rank_node = nodes};
+    struct ep_model_case c = {.matrix = &matrix};
+    struct ep_rung_form form;
+    double row[EP_RUNG_MAX_COLUMNS];
+    ep_rung_form_init(ep_rung_at(M5), NULL, 0, &form);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 0}), 6, 1e-12);
+    assert_true(ep_rung_row(&form, &c, (double[]){0, 1, 0, 0}, row));
+    CHECK_NEAR(row[0], 2, 0); /* two messages on the chain */
+    CHECK_NEAR(row[1], 6, 0);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){10, 1, 0, 0}), 26, 1e-12);
+    /* Rank 2 on a node of its own, over a network ten times as slow: 0>2, 1>2, 2>0, 2>1 take tenfold.
+     * Step 1: 0>1 4, 1>2 10, 2>0 30: f = (30, 10, 30). Step 2: 0>2 30+10, 1>0 30+2, 2>1 30+10:
+     * f_0 = max(40, 32), f_1 = max(32, 40), f_2 = 40. */
+    nodes[2] = 1;
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 10}), 40, 1e-12);
+    /* nothing to follow */
+    c.matrix = NULL;
+    assert_true(isnan(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 0})));
 }
 
 /* A group of three cases of 1, 2 and 4 bytes that took 1, 2 and 8 s, each its own fold. */
@@ -162,7 +239,7 @@ static void test_tiny_fit(void **state)
     const double bytes[] = {1, 2, 4}, times[] = {1, 2, 8};
     struct ep_fit_case cases[3] = {{0}};
     for (int i = 0; i < 3; i++) {
-        cases[i] = (struct ep_fit_case){.features = {{2, 2 * bytes[i], bytes[i], bytes[i], 1}},
+        cases[i] = (struct ep_fit_case){.model = {.features = {{2, 2 * bytes[i], bytes[i], bytes[i], 1}}},
                                         .time_s = times[i],
                                         .size_class = i,
                                         .fold = i,
@@ -270,8 +347,8 @@ static void test_planted_recovered(void **state)
             planted_law((enum ep_planted_law)law, seed, &planted);
             planted.outliers = 0.1;
             fit_planted(&planted, 0, &records, &fit);
-            assert_int_equal(fit.num_groups, 2);
-            for (int64_t g = 0; g < fit.num_groups; g++) {
+            assert_int_equal(fit.num_groups, 4); /* two of the exchange, two of the whole */
+            for (int64_t g = 0; g < 2; g++) {
                 const struct ep_fit_rung *rung = &fit.groups[g].rungs[rung_of_law[law]];
                 assert_int_equal(fit.groups[g].num_cases, 36);
                 assert_string_equal(fit.groups[g].target, "exchange");
@@ -306,7 +383,7 @@ static void test_intervals_and_choice(void **state)
         planted_law(law, seed, &planted);
         planted.outliers = 0.1;
         fit_planted(&planted, 200, &records, &fit);
-        for (int64_t g = 0; g < fit.num_groups; g++) {
+        for (int64_t g = 0; g < fit.num_groups / 2; g++) {
             const struct ep_fit_rung *rung = &fit.groups[g].rungs[rung_of_law[law]];
             const struct ep_fit_parameter *b = find_parameter(rung, "B");
             num++;
@@ -491,8 +568,9 @@ static void test_folds(void **state)
     CHECK_OK(ep_planted_make(&planted, &records));
     CHECK_OK(ep_fit_group_records(&records, &fit));
     int64_t num_records = 0;
-    assert_int_equal(fit.num_groups, 4);
-    for (int64_t i = 0; i < fit.num_groups; i++) {
+    assert_int_equal(fit.num_groups, 8);
+    assert_string_equal(fit.groups[4].target, "whole");
+    for (int64_t i = 0; i < 4; i++) {
         const struct ep_fit_group *g = &fit.groups[i];
         assert_string_equal(g->fold_kind, "skew");
         assert_int_equal(g->num_folds, 6);
@@ -570,8 +648,10 @@ static void test_pooling(void **state)
     CHECK_OK(ep_record_set_text(&records.items[3].pages, "4k"));
     CHECK_OK(ep_record_set_text(&records.items[3].case_name, "other"));
     CHECK_OK(ep_fit_group_records(&records, &fit));
-    assert_int_equal(fit.num_groups, 3);
+    assert_int_equal(fit.num_groups, 6);
     assert_non_null(strstr(fit.groups[1].name, "pages=4k"));
+    assert_non_null(strstr(fit.groups[4].name, "pages=4k"));
+    assert_non_null(strstr(fit.groups[4].name, ", whole"));
     assert_non_null(strstr(fit.groups[2].name, "pages=thp"));
     fini(&records, &fit);
 }
@@ -639,7 +719,8 @@ int main(void)
         cmocka_unit_test(test_nonnegative),       cmocka_unit_test(test_relative_start),
         cmocka_unit_test(test_outlier),           cmocka_unit_test(test_beside_gsl),
         cmocka_unit_test(test_condition),         cmocka_unit_test(test_expanded_tail),
-        cmocka_unit_test(test_rungs_by_hand),     cmocka_unit_test(test_tiny_fit),
+        cmocka_unit_test(test_rungs_by_hand),     cmocka_unit_test(test_anchors_by_hand),
+        cmocka_unit_test(test_schedule_by_hand),  cmocka_unit_test(test_tiny_fit),
         cmocka_unit_test(test_planted_recovered), cmocka_unit_test(test_intervals_and_choice),
         cmocka_unit_test(test_many_rank_counts),  cmocka_unit_test(test_gates),
         cmocka_unit_test(test_folds),             cmocka_unit_test(test_pooling),
