@@ -73,6 +73,17 @@ endif
 # System headers, so that their warnings are not ours.
 system = $(patsubst -I%,-isystem %,$(1))
 
+# `make simulated` builds the same program for SimGrid's MPI: every rank a copy of it in one process.
+SMPICC ?= smpicc
+HAS_SMPI := $(shell command -v $(SMPICC) 2>/dev/null)
+ifeq ($(SIMULATED),1)
+MPI_CFLAGS := -I$(abspath $(dir $(HAS_SMPI))..)/include/smpi
+MPI_LIBS := -lsimgrid
+override C_ALL += -fPIC -DEP_SIMULATED
+override CXX_ALL += -fPIC
+override LDFLAGS += -shared -Wl,-z,defs -Wl,-Bsymbolic -s
+endif
+
 # --- sources ---------------------------------------------------------------------------------
 FOLDERS := base topologies kernels results plots bench
 SOURCES := $(foreach d,$(FOLDERS),$(wildcard $(d)/*.c))
@@ -102,7 +113,7 @@ $(B)/epbench: $(OBJECTS) $(GEN)
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS_ALL) $(LDLIBS)
 
 # The flags are part of the build: changing them rebuilds.
-FLAGS_TEXT := $(CC) $(CXX) $(OPT) $(WERROR) $(SANITIZE) $(CFLAGS) $(CXXFLAGS) $(LDFLAGS) $(LDLIBS)
+FLAGS_TEXT := $(CC) $(CXX) $(OPT) $(WERROR) $(SANITIZE) $(CFLAGS) $(CXXFLAGS) $(LDFLAGS) $(LDLIBS)$(SIMULATED)
 quoted = $(subst ','\'',$(1))
 $(B)/flags: FORCE
 	@mkdir -p $(@D); echo '$(call quoted,$(FLAGS_TEXT))' | cmp -s - $@ || echo '$(call quoted,$(FLAGS_TEXT))' > $@
@@ -153,9 +164,9 @@ $(MPI_TESTS): $(B)/tests/%: $(B)/tests/%.o $(BENCH_OBJECTS) $(GEN)
 	@echo "  LINK  $@"
 	$(Q)$(CXX) $(OPT) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(LIBS_ALL) $(LDLIBS)
 
-.PHONY: fuzz fuzz-targets tests check-built check-unit check check-asan check-valgrind check-vcluster lint report bootstrap format clean help install
+.PHONY: fuzz fuzz-targets tests check-built check-unit check check-asan check-valgrind check-vcluster simulated lint report bootstrap format clean help install
 .SECONDARY:
-tests: $(B)/epbench $(UNIT_TESTS) $(FUZZ_TESTS) $(MPI_TESTS) $(TEST_MAKERS) ## Build the program and all tests
+tests: $(B)/epbench $(UNIT_TESTS) $(FUZZ_TESTS) $(MPI_TESTS) $(TEST_MAKERS) $(if $(HAS_SMPI),simulated) ## Build the program and all tests
 
 check: ## Install what is missing, build, and pass all tests
 	$(Q)scripts/bootstrap
@@ -197,6 +208,10 @@ format: ## clang-format over all C and C++ sources
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
 
 PREFIX ?= /usr/local
+simulated: ## Build build/simulated/epbench, which runs in simulated time (scripts/simulate; SimGrid)
+	$(Q)[ -n "$(HAS_SMPI)" ] || { echo "simulated: $(SMPICC) is missing (Debian package libsimgrid-dev)" >&2; exit 3; }
+	$(Q)$(MAKE) SIMULATED=1 B=$(B)/simulated OPT=-O2 all
+
 install: all ## Copy the program to $(DESTDIR)$(PREFIX)/bin
 	install -D -m 755 $(B)/epbench $(DESTDIR)$(PREFIX)/bin/epbench
 

@@ -258,9 +258,19 @@ enum ep_status ep_options_check_text(int argc, char *const *argv)
     return EP_OK;
 }
 
+static int told_rank = -1;
+
+void ep_options_set_launcher_rank(int rank)
+{
+    told_rank = rank;
+}
+
 int ep_options_launcher_rank(void)
 {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+    if (told_rank >= 0) {
+        return told_rank;
+    }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const char *text = getenv(names[i]);
         if (text != NULL) {

@@ -28,4 +28,7 @@ const char *ep_options_nearest(const char *text, const char *const *names, int n
  *  when not started by one. Usable before MPI_Init, to keep all ranks but 0 quiet. */
 int ep_options_launcher_rank(void);
 
+/** Have the call above return this rank (>= 0), for a launcher whose ranks share one environment. */
+void ep_options_set_launcher_rank(int rank);
+
 #endif

@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGN_BYTES = 64, PAGE_BYTES = 1 << 12, HUGE_PAGE_BYTES = 1 << 21, MAX_ROW_BUFFERS = 16 };
+enum { FOLDED_BYTES = 1 << 24 };
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; kernels before refuse it */
@@ -101,6 +103,44 @@ enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes, enum ep_page
     a->pages = pages;
     advise(a, pages);
     *arena = a;
+    return EP_OK;
+}
+
+/* `num_bytes` of address space, block after block of the same memory; MAP_FAILED where the system refuses. */
+static char *map_folded(size_t num_bytes)
+{
+    const int file = memfd_create("epbench", MFD_CLOEXEC);
+    char *memory = MAP_FAILED;
+    if (file >= 0 && ftruncate(file, FOLDED_BYTES) == 0) {
+        memory = mmap(NULL, num_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
+    for (size_t at = 0; memory != MAP_FAILED && at < num_bytes; at += FOLDED_BYTES) {
+        const size_t left = num_bytes - at;
+        if (mmap(memory + at, left < FOLDED_BYTES ? left : FOLDED_BYTES, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED) {
+            munmap(memory, num_bytes);
+            memory = MAP_FAILED;
+        }
+    }
+    if (file >= 0) {
+        close(file); /* mappings keep it */
+    }
+    return memory;
+}
+
+enum ep_status ep_arena_create_folded(int64_t limit_bytes, struct ep_arena **arena)
+{
+    char *memory = map_folded((size_t)limit_bytes);
+    if (memory == MAP_FAILED) {
+        return ep_error_set(EP_ENOMEM, "the system refuses to map %" PRId64 " bytes of folded buffers",
+                            limit_bytes);
+    }
+    const enum ep_status status = ep_arena_create_in(memory, limit_bytes, EP_PAGES_4K, arena);
+    if (status != EP_OK) {
+        munmap(memory, (size_t)limit_bytes);
+        return status;
+    }
+    (*arena)->owns_mapping = true;
     return EP_OK;
 }
 

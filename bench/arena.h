@@ -32,6 +32,10 @@ EP_MUST_CHECK enum ep_status ep_arena_create(int64_t limit_bytes, enum ep_pages 
  *  `size_bytes` is lost to alignment. Returns EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_arena_create_in(void *memory, int64_t size_bytes,
                                                 enum ep_pages pages, struct ep_arena **arena);
+
+/** An arena whose pages are one block of 16 MiB again and again: for payloads that nobody looks at, of many ranks
+ *  on one machine. What is written in one place shows in others. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_arena_create_folded(int64_t limit_bytes, struct ep_arena **arena);
 void ep_arena_destroy(struct ep_arena *arena);
 
 /** Bytes for one buffer, 64-byte-aligned, touched (no page fault later), contents undefined; valid

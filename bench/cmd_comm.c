@@ -58,6 +58,7 @@ enum ep_status ep_cmd_comm(int argc, char **argv)
     EP_TRY(ep_comm_sweep_create(&input.comm, &sweep));
     input.session.keep = false;
     input.session.needed_ranks = ep_comm_sweep_most_ranks(sweep);
+    input.session.unchecked = input.comm.no_check;
     input.session.shares = ep_comm_sweep_shares(sweep);
     EP_TRY(ep_session_open(argc, argv, &input.session, &session));
     if (input.comm.bare_s > 0 && ep_comm_size(session->world) > 1) {

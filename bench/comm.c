@@ -5,6 +5,7 @@
 #include "bench/comm_mpi.h"
 #include "bench/comm_settings.h"
 #include "bench/harness.h"
+#include "bench/simulated.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -17,6 +18,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+static const double simulated_gap_s = 1; /* longer than a reduction takes */
 
 enum { MAX_TEXT_BYTES = 1 << 26, TAG_BYTES = 100, CLOCK_ROUND_TRIPS = 32 };
 
@@ -118,14 +121,13 @@ enum ep_status ep_comm_init(struct ep_comm **world)
     enum ep_status status = EP_OK;
     /* Only with this may an algorithm be forced later, per communicator. */
     setenv("OMPI_MCA_coll_tuned_use_dynamic_rules", "1", 0);
-    if (!single_copy_works()) {
+    if (!ep_simulated() && !single_copy_works()) {
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); /* Open MPI 4 */
         setenv("OMPI_MCA_smsc", "^cma", 0);                            /* Open MPI 5 */
     }
     int provided = 0;
     EP_TRY(MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)));
-    EP_TRY(MPI(MPI_T_init_thread(MPI_THREAD_SINGLE, &provided)));
-    ep_comm_settings_read();
+    EP_TRY(ep_comm_settings_start());
     MPI_Comm handle = MPI_COMM_NULL;
     EP_TRY(MPI(MPI_Comm_dup(MPI_COMM_WORLD, &handle)));
     EP_TRY(wrap(handle, world));
@@ -144,7 +146,7 @@ void ep_comm_finalize(struct ep_comm *world)
     int is_finalized = 0;
     ep_comm_destroy(world);
     if (ep_comm_is_started() && MPI_Finalized(&is_finalized) == MPI_SUCCESS && !is_finalized) {
-        MPI_T_finalize();
+        ep_comm_settings_stop();
         MPI_Finalize();
     }
 }
@@ -264,8 +266,11 @@ static enum ep_status split(struct ep_comm *comm, int color, int key, int algori
         const bool listens = dynamic != NULL && strcmp(dynamic, "0") != 0;
         if (!listens || !ep_comm_settings_write("coll_tuned_alltoallv_algorithm", algorithm) ||
             !ep_comm_settings_write("coll_tuned_alltoall_algorithm", algorithm)) {
-            status = ep_error_set(EP_EENV, "--algorithm: this MPI library cannot be told which "
-                                  "all-to-all to use (Open MPI with coll/tuned can)");
+            status = ep_simulated()
+                         ? ep_error_set(EP_EENV, "--algorithm: the simulator was not started with it "
+                                        "(scripts/simulate does; see smpi/alltoallv)")
+                         : ep_error_set(EP_EENV, "--algorithm: this MPI library cannot be told which "
+                                        "all-to-all to use (Open MPI with coll/tuned can)");
         }
         EP_TRY(ep_comm_agree(comm, status));
     }
@@ -591,6 +596,9 @@ const char *ep_comm_mpi_version(void)
 double ep_comm_now_s(void)
 {
     struct timespec now;
+    if (ep_simulated()) {
+        return ep_simulated_now_s();
+    }
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
@@ -598,6 +606,9 @@ double ep_comm_now_s(void)
 double ep_comm_clock_resolution_s(void)
 {
     double smallest = HUGE_VAL;
+    if (ep_simulated()) {
+        return ep_simulated_step_s();
+    }
     double last = ep_comm_now_s();
     for (int steps = 0; steps < 1000;) {
         const double now = ep_comm_now_s();
@@ -616,9 +627,18 @@ static double hook_now_s(void *ctx)
     return ep_comm_now_s();
 }
 
+/* Ranks leave a barrier one after the other; simulated ones can be made to begin at one moment. */
 static enum ep_status hook_sync(void *ctx)
 {
-    return ep_comm_barrier(ctx);
+    enum ep_status status = EP_OK;
+    EP_TRY(ep_comm_barrier(ctx));
+    if (ep_simulated()) {
+        double begin_s = ep_simulated_now_s() + simulated_gap_s;
+        EP_TRY(ep_comm_max_f64(ctx, &begin_s, 1));
+        ep_simulated_wait_until(begin_s);
+    }
+out:
+    return status;
 }
 
 static enum ep_status hook_max(void *ctx, double *values, int64_t num)

@@ -108,7 +108,8 @@ EP_MUST_CHECK enum ep_status ep_comm_recv(struct ep_comm *comm, int from, void *
 const char *ep_comm_mpi_version(void);
 const char *const *ep_comm_mpi_settings(void);
 
-/** CLOCK_MONOTONIC in seconds, and its measured resolution (smallest step seen). Local. */
+/** CLOCK_MONOTONIC in seconds, and its measured resolution (smallest step seen); in a simulation its clock.
+ *  Local. */
 double ep_comm_now_s(void);
 double ep_comm_clock_resolution_s(void);
 

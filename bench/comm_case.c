@@ -6,6 +6,7 @@
 #include "bench/comm_record.h"
 #include "bench/flush.h"
 #include "bench/pattern.h"
+#include "bench/simulated.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -145,8 +146,8 @@ static struct ep_harness_plan plan_of(const struct ep_session *s, const struct e
     plan.stream_repetitions = EP_SESSION_STREAM_REPETITIONS;
     plan.warmup_repetitions = effort->warmup;
     plan.warmup_s = 0.05 * time_s;
-    if (effort->max_samples > 0) {
-        plan.max_samples = effort->max_samples;
+    if (effort->max_samples > 0 || ep_simulated()) {
+        plan.max_samples = ep_simulated() ? 1 : effort->max_samples;
         plan.min_samples = plan.min_samples < plan.max_samples ? plan.min_samples
                                                                : plan.max_samples;
     }
@@ -179,7 +180,9 @@ enum ep_status ep_comm_visit_init(struct ep_session *s, struct ep_comm *comm,
     }
     EP_TRY(ep_comm_record_count(&v->setting, &v->routing, v->state));
     v->op = EP_OP_DISPATCH;
-    EP_TRY(ep_comm_visit_run(v)); /* combine needs one */
+    if (!ep_simulated() || point->ops[EP_OP_COMBINE]) { /* which needs one */
+        EP_TRY(ep_comm_visit_run(v));
+    }
     clear_outputs(v);
 out:
     return status;
@@ -205,6 +208,7 @@ static struct ep_harness_work work_of(struct ep_comm_visit *v)
         .ctx = v,
         .num_phases = op->num_phases,
         .phase_ctx = v->state,
+        .is_simulated = ep_simulated(),
     };
     for (int i = 0; i < work.num_phases; i++) {
         work.phases[i] = op->phases[i].run;
@@ -261,6 +265,7 @@ enum ep_status ep_comm_visit_finish(struct ep_session *s, struct ep_comm_visit *
         int64_t num = fit < MIN_PHASE_SAMPLES ? MIN_PHASE_SAMPLES : MAX_PHASE_SAMPLES;
         num = fit >= MIN_PHASE_SAMPLES && fit < MAX_PHASE_SAMPLES ? (int64_t)fit : num;
         num = effort->max_samples > 0 && num > effort->max_samples ? effort->max_samples : num;
+        num = ep_simulated() ? 1 : num;
         EP_TRY(ep_harness_measure_phases(&env, &work, num, &phases));
     }
     EP_TRY(ep_session_set_samples(s, comm, whole, during, record));

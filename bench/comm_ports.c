@@ -19,7 +19,7 @@ static enum ep_status add_ports(const char *kind, const char *name, int64_t idx,
                                 int64_t in_bytes, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
-    char text[32];
+    char text[64];
     snprintf(text, sizeof text, "%s%" PRId64, name, idx);
     EP_TRY(ep_record_add_port(record, text, kind, "out", out_bytes));
     EP_TRY(ep_record_add_port(record, text, kind, "in", in_bytes));
@@ -51,36 +51,60 @@ out:
     return status;
 }
 
-/* The busiest uplink binds where it needs longer than the busiest NIC. */
-static enum ep_status fill_uplinks(const struct ep_port_network *network, const int64_t *rows,
-                                   struct ep_record *record)
+/* One lane of a switch's uplink. It binds where it needs longer than whatever bound before. */
+static enum ep_status fill_lane(int64_t switch_idx, int32_t num_lanes, int32_t lane, int64_t out_bytes,
+                                int64_t in_bytes, double rate, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
-    int64_t out[EP_UPLINKS_MAX], in[EP_UPLINKS_MAX];
     char text[32];
-    ep_port_uplink_bytes(network, rows, record->row_bytes, out, in);
-    for (int64_t i = 0; i < network->num_switches; i++) {
-        const double rate = network->uplink_bytes_per_s[i];
-        const double time_s = (double)(out[i] > in[i] ? out[i] : in[i]) / rate;
-        EP_TRY(add_ports("uplink", "switch", i, out[i], in[i], record));
-        if (time_s > record->bound_s) {
-            record->bound_s = time_s;
-            EP_TRY(ep_record_set_text(&record->bound_name, "uplink at %s",
-                                      ep_format_bandwidth(rate, text, sizeof text)));
-        }
+    const double time_s = (double)(out_bytes > in_bytes ? out_bytes : in_bytes) / rate;
+    if (num_lanes == 1) {
+        EP_TRY(add_ports("uplink", "switch", switch_idx, out_bytes, in_bytes, record));
+    } else {
+        snprintf(text, sizeof text, "switch%" PRId64 ".", switch_idx);
+        EP_TRY(add_ports("uplink", text, lane, out_bytes, in_bytes, record));
+    }
+    if (time_s > record->bound_s) {
+        record->bound_s = time_s;
+        EP_TRY(ep_record_set_text(&record->bound_name, "uplink at %s",
+                                  ep_format_bandwidth(rate, text, sizeof text)));
     }
 out:
     return status;
 }
 
-/* Of the case's own ranks, by the names of their hosts. nic_switch [num_nodes] */
+static enum ep_status fill_uplinks(const struct ep_port_network *network, const int64_t *rows,
+                                   struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const size_t num_lanes = (size_t)ep_port_num_lanes(network);
+    int64_t *out = calloc(2 * num_lanes + 1, sizeof *out);
+    status = out != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for uplinks");
+    EP_TRY(status);
+    int64_t *in = out + num_lanes;
+    ep_port_uplink_bytes(network, rows, record->row_bytes, out, in);
+    int64_t idx = 0; /* over the lanes of all switches */
+    for (int64_t i = 0; i < network->num_switches; i++) {
+        const int32_t num = network->switch_lanes[i];
+        for (int32_t lane = 0; lane < num; lane++, idx++) {
+            EP_TRY(fill_lane(i, num, lane, out[idx], in[idx], network->uplink_bytes_per_s[i], record));
+        }
+    }
+out:
+    free(out);
+    return status;
+}
+
+/* Of the case's own ranks, by the names of their hosts. nic_switch, nic_position [num_nodes] */
 static void find_switches(const struct ep_session *session, const struct ep_comm_setting *s,
-                          int32_t *nic_switch)
+                          int32_t *nic_switch, int32_t *nic_position)
 {
     for (int64_t r = 0; r < s->traffic.num_ranks; r++) {
-        const int64_t host = session->topo->ranks[s->world_rank[r]].host;
-        nic_switch[s->traffic.rank_node[r]] =
-            ep_uplinks_switch_of(&session->options.uplinks, session->topo->hosts[host].name);
+        const struct ep_uplinks *uplinks = &session->options.uplinks;
+        const char *host = session->topo->hosts[session->topo->ranks[s->world_rank[r]].host].name;
+        const int32_t position = ep_uplinks_position_of(uplinks, host);
+        nic_switch[s->traffic.rank_node[r]] = ep_uplinks_switch_of(uplinks, host);
+        nic_position[s->traffic.rank_node[r]] = position >= 0 ? position : 0;
     }
 }
 
@@ -92,10 +116,12 @@ enum ep_status ep_comm_ports_fill(const struct ep_session *session,
     const struct ep_uplinks *uplinks = &session->options.uplinks;
     const int64_t num_ranks = setting->traffic.num_ranks;
     const double rate = session->options.link_bytes_per_s;
-    int32_t *nic_switch = calloc((size_t)setting->traffic.num_nodes, sizeof *nic_switch);
+    const size_t num_nodes = (size_t)setting->traffic.num_nodes;
+    int32_t *nic_switch = calloc(2 * num_nodes, sizeof *nic_switch);
     status = nic_switch != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for ports");
     EP_TRY(status);
-    find_switches(session, setting, nic_switch);
+    int32_t *nic_position = nic_switch + num_nodes;
+    find_switches(session, setting, nic_switch, nic_position);
     const struct ep_port_network network = {
         .num_ranks = num_ranks,
         .rank_nic = setting->traffic.rank_node,
@@ -104,6 +130,8 @@ enum ep_status ep_comm_ports_fill(const struct ep_session *session,
         .nic_switch = nic_switch,
         .num_switches = uplinks->num,
         .uplink_bytes_per_s = uplinks->bytes_per_s,
+        .switch_lanes = uplinks->lanes,
+        .nic_position = nic_position,
     };
     EP_TRY(fill_nics(setting, rows, rate, record));
     EP_TRY(fill_uplinks(&network, rows, record));

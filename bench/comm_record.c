@@ -3,6 +3,7 @@
 #include "bench/comm_record.h"
 
 #include "bench/comm_ports.h"
+#include "bench/simulated.h"
 
 #include "base/file.h"
 #include "base/units.h"
@@ -456,7 +457,7 @@ enum ep_status ep_comm_record_fill(struct ep_session *session,
                                    struct ep_record *record)
 {
     enum ep_status status = EP_OK;
-    int64_t huge = ep_arena_huge_bytes(session->arena);
+    int64_t huge = ep_simulated() ? -1 : ep_arena_huge_bytes(session->arena);
     huge = -huge;
     EP_TRY(ep_comm_max_i64(setting->comm, &huge, 1));
     record->huge_page_bytes = -huge;

@@ -1,10 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MPI_T control variables. */
+/* MPI_T control variables. SMPI has none: what it was started with stands in their place. */
 #include "bench/comm_settings.h"
 
 #include "bench/comm_mpi.h"
+#include "bench/simulated.h"
 
 #include <stdio.h>
+
+#ifdef EP_SIMULATED
+
+enum ep_status ep_comm_settings_start(void)
+{
+    return EP_OK;
+}
+
+void ep_comm_settings_stop(void)
+{
+}
+
+bool ep_comm_settings_write(const char *name, int value)
+{
+    (void)name; /* of alltoallv and of alltoall: both are told at once */
+    return ep_simulated_is_forced(value);
+}
+
+const char *const *ep_comm_mpi_settings(void)
+{
+    return ep_simulated_settings();
+}
+
+#else
 
 enum { NUM_SETTINGS = 13 };
 
@@ -58,7 +83,7 @@ static bool read_setting(const char *name, char *text, size_t length)
     return read;
 }
 
-void ep_comm_settings_read(void)
+static void read_settings(void)
 {
     static const char *const names[NUM_SETTINGS] = {
         "pml", "btl", "btl_vader_eager_limit", "btl_vader_single_copy_mechanism",
@@ -74,6 +99,22 @@ void ep_comm_settings_read(void)
         }
     }
     settings[num] = NULL;
+}
+
+enum ep_status ep_comm_settings_start(void)
+{
+    int provided = 0;
+    const enum ep_status status = ep_comm_check(MPI_T_init_thread(MPI_THREAD_SINGLE, &provided),
+                                                "MPI_T_init_thread");
+    if (status == EP_OK) {
+        read_settings();
+    }
+    return status;
+}
+
+void ep_comm_settings_stop(void)
+{
+    MPI_T_finalize();
 }
 
 bool ep_comm_settings_write(const char *name, int value)
@@ -96,3 +137,5 @@ const char *const *ep_comm_mpi_settings(void)
 {
     return settings;
 }
+
+#endif

@@ -3,6 +3,7 @@
 #include "base/command.h"
 #include "base/options.h"
 #include "bench/comm.h"
+#include "bench/simulated.h"
 #include "bench/version.h"
 
 #include <stdio.h>
@@ -120,6 +121,9 @@ static enum ep_status run_command(int argc, char **argv, char *title, size_t len
 int main(int argc, char **argv)
 {
     char title[64] = "epbench";
+    if (ep_simulated()) {
+        ep_options_set_launcher_rank(ep_simulated_rank());
+    }
     enum ep_status status = run_command(argc, argv, title, sizeof title);
     if (fflush(stdout) != 0 && status == EP_OK) {
         status = ep_error_set(EP_EIO, "standard output cannot be written");

@@ -138,7 +138,9 @@ enum ep_status ep_harness_measure(const struct ep_harness_env *env,
     int64_t capacity = 0;
     double spent_s = 0;
     double sample_s = 0;
-    EP_TRY(warm_up(env, work, plan, &r.warmup_s, &sample_s));
+    if (!work->is_simulated) {
+        EP_TRY(warm_up(env, work, plan, &r.warmup_s, &sample_s));
+    }
     if (work->begin != NULL) {
         work->begin(work->ctx);
     }
@@ -229,7 +231,7 @@ enum ep_status ep_harness_measure_phases(const struct ep_harness_env *env,
     enum ep_status status = EP_OK;
     struct ep_harness_phases p = {0};
     EP_TRY(env->agree(env->ctx, reserve_phases(&p, work->num_phases, num_samples)));
-    for (int64_t n = -1; n < num_samples; n++) { /* repetition -1 warms up */
+    for (int64_t n = work->is_simulated ? 0 : -1; n < num_samples; n++) { /* repetition -1 warms up */
         if (work->prepare != NULL) {
             EP_TRY(work->prepare(work->ctx));
         }

@@ -37,6 +37,7 @@ struct ep_harness_work {
     enum ep_status (*phases[EP_HARNESS_MAX_PHASES])(void *phase_ctx);
     int num_phases; /* 0: cannot be split */
     void *phase_ctx;
+    bool is_simulated; /* every repetition takes the same: nothing is warmed up */
 };
 
 enum ep_cadence {

@@ -6,6 +6,7 @@
 #include "bench/launch.h"
 #include "bench/session_agree.h"
 #include "bench/session_doubts.h"
+#include "bench/simulated.h"
 #include "bench/session_visits.h"
 #include "bench/version.h"
 #include "base/file.h"
@@ -22,6 +23,9 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { SIMULATED_CORES = 8 };
+static const char simulated_host[] = "core:8 pu:1";
+
 static volatile sig_atomic_t interrupt_seen;
 
 static void on_interrupt(int number)
@@ -37,7 +41,7 @@ double ep_session_utc_s(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* The XML of each node's first rank goes to every rank; the others send nothing. */
+/* The XML of each node's first rank goes to every rank; the others send nothing. A simulated host is but a name. */
 static enum ep_status gather_xml(struct ep_comm *world, char ***xmls)
 {
     enum ep_status status = EP_OK;
@@ -50,11 +54,13 @@ static enum ep_status gather_xml(struct ep_comm *world, char ***xmls)
     for (int r = 0; r < rank; r++) {
         first = first && ep_comm_node_of(world, r) != node;
     }
-    if (first) {
+    if (first && !ep_simulated()) {
         status = ep_machine_discover_xml(&own, &length);
     }
     EP_TRY(ep_comm_agree(world, status));
-    EP_TRY(ep_comm_allgather_text(world, own != NULL ? own : "", &texts));
+    EP_TRY(ep_comm_allgather_text(world, own != NULL               ? own
+                                         : first && ep_simulated() ? ep_simulated_host()
+                                                                   : "", &texts));
     *xmls = texts;
 out:
     free(own);
@@ -68,22 +74,47 @@ static enum ep_status create_topology(struct ep_session *s, char **xmls, char **
     const int num_nodes = ep_comm_num_nodes(s->world);
     struct ep_topo_xml *hosts = calloc((size_t)num_nodes, sizeof *hosts);
     struct ep_topo_binding *bindings = calloc((size_t)size, sizeof *bindings);
+    char *simulated = NULL;
+    size_t simulated_length = 0;
     if (hosts == NULL || bindings == NULL) {
         status = ep_error_set(EP_ENOMEM, "no memory for %d ranks", size);
         goto out;
     }
+    if (ep_simulated()) {
+        EP_TRY(ep_machine_synthesize_xml(simulated_host, &simulated, &simulated_length));
+    }
     for (int r = 0; r < size; r++) {
         const int node = ep_comm_node_of(s->world, r);
         if (xmls[r][0] != '\0') {
-            hosts[node] = (struct ep_topo_xml){xmls[r], strlen(xmls[r]), NULL};
+            hosts[node] = simulated != NULL
+                              ? (struct ep_topo_xml){simulated, simulated_length, NULL}
+                              : (struct ep_topo_xml){xmls[r], strlen(xmls[r]), NULL};
         }
         bindings[r] = (struct ep_topo_binding){node, cpusets[r]};
     }
     EP_TRY(ep_topo_create(hosts, num_nodes, bindings, size, &s->topo));
+    for (int r = 0; simulated != NULL && r < size; r++) { /* what the description has no place for */
+        struct ep_topo_host *host = &s->topo->hosts[ep_comm_node_of(s->world, r)];
+        if (xmls[r][0] != '\0') {
+            snprintf(host->name, sizeof host->name, "%s", xmls[r]);
+        }
+    }
 out:
+    free(simulated);
     free(hosts);
     free(bindings);
     return status;
+}
+
+/* Each rank of a simulated host has a core. */
+static enum ep_status bind_simulated(const struct ep_comm *world, char **cpuset)
+{
+    int index = 0;
+    for (int r = 0; r < ep_comm_rank(world); r++) {
+        index += ep_comm_node_of(world, r) == ep_comm_node_of(world, ep_comm_rank(world));
+    }
+    *cpuset = ep_format_new("%d", index % SIMULATED_CORES);
+    return *cpuset != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for a binding");
 }
 
 static enum ep_status gather_topology(struct ep_session *s, char ***cpusets)
@@ -91,7 +122,7 @@ static enum ep_status gather_topology(struct ep_session *s, char ***cpusets)
     enum ep_status status = EP_OK;
     char **xmls = NULL;
     char *binding = NULL;
-    status = ep_machine_discover_binding(&binding);
+    status = ep_simulated() ? bind_simulated(s->world, &binding) : ep_machine_discover_binding(&binding);
     EP_TRY(ep_comm_agree(s->world, status));
     EP_TRY(ep_comm_allgather_text(s->world, binding, cpusets));
     EP_TRY(gather_xml(s->world, &xmls));
@@ -105,6 +136,11 @@ out:
 static enum ep_status describe_machine(struct ep_session *s)
 {
     enum ep_status status = EP_OK;
+    if (ep_simulated()) {
+        char text[192];
+        ep_simulated_describe(text, sizeof text);
+        return ep_record_set_text(&s->run.machine, "%s", text);
+    }
     const struct ep_machine *machine = s->topo->hosts[0].machine;
     const double memory_bytes =
         (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
@@ -233,6 +269,8 @@ static enum ep_status reserve(struct ep_session *s)
     status = s->share != NULL
                  ? ep_arena_create_in(ep_share_segment(s->share, ep_comm_world_rank(s->world)),
                                       o->memory_bytes, o->pages, &s->arena)
+             : ep_simulated() && o->unchecked
+                 ? ep_arena_create_folded(o->memory_bytes, &s->arena)
                  : ep_arena_create(o->memory_bytes, o->pages, &s->arena);
     EP_TRY(ep_comm_agree(s->world, status));
 out:
@@ -400,7 +438,7 @@ static enum ep_status measure_null(struct ep_session *s, enum ep_cadence cadence
     const struct ep_harness_work work = {.run = null_run};
     struct ep_harness_plan plan = ep_harness_plan_default(0.2);
     plan.min_samples = 1000;
-    plan.max_samples = 10000;
+    plan.max_samples = ep_simulated() ? 1 : 10000;
     plan.cadence = cadence;
     plan.stream_repetitions = EP_SESSION_STREAM_REPETITIONS;
     EP_TRY(ep_harness_measure(&env, &work, &plan, &result));
@@ -438,7 +476,7 @@ enum ep_status ep_session_probe_distance(struct ep_session *s)
     const struct ep_harness_work work = {.run = barrier_run, .ctx = s->world};
     struct ep_harness_plan plan = ep_harness_plan_default(1);
     plan.min_samples = plan.max_samples = 200;
-    if (ep_comm_size(s->world) == 1) {
+    if (ep_comm_size(s->world) == 1 || ep_simulated()) {
         return EP_OK;
     }
     EP_TRY(ep_harness_measure(&env, &work, &plan, &result));

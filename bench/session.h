@@ -35,6 +35,7 @@ struct ep_session_options {
     enum ep_pages pages;   /* --pages, default 4k */
     int64_t memory_bytes;  /* --memory: buffers of one rank at most */
     bool shares;           /* set by the command: buffers in shared memory, where that can be */
+    bool unchecked;        /* set by the command: nobody looks at payloads, so a simulation folds their memory */
     enum ep_cadence cadence; /* --cadence, default barrier */
     int64_t threads;       /* --threads per rank, default 1 */
     const char *link_rate; /* --link-rate; NULL = not given */

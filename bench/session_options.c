@@ -41,7 +41,7 @@ static const struct argp_option options[] = {
      "of what crosses nodes", 12},
     {"uplinks", KEY_UPLINKS, "RATE:HOST,...;...", 0,
      "switches below one core switch: the rate of each one's uplink, each way, and its hosts by name (also "
-     "EPBENCH_UPLINKS); needs a link rate", 12},
+     "EPBENCH_UPLINKS); 4xRATE: four links side by side, D-mod-k; needs a link rate", 12},
     {0},
 };
 

@@ -5,21 +5,31 @@
 #include "base/units.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static bool holds(const char *hosts, size_t length, const char *host, size_t host_length)
+/* Number of the host among "a,b"; -1 = not there. *num = how many there are, up to it. */
+static int32_t place(const char *hosts, size_t length, const char *host, size_t host_length, int32_t *num)
 {
-    for (size_t at = 0; at < length;) {
+    *num = 0;
+    for (size_t at = 0; at < length; ++*num) {
         const char *comma = memchr(hosts + at, ',', length - at);
         const size_t end = comma != NULL ? (size_t)(comma - hosts) : length;
         if (end - at == host_length && memcmp(hosts + at, host, host_length) == 0) {
-            return true;
+            return *num;
         }
         at = end + 1;
     }
-    return false;
+    return -1;
+}
+
+static bool holds(const char *hosts, size_t length, const char *host, size_t host_length)
+{
+    int32_t num = 0;
+    return place(hosts, length, host, host_length, &num) >= 0;
 }
 
 static int32_t find(const struct ep_uplinks *u, const char *host, size_t length)
@@ -37,6 +47,37 @@ int32_t ep_uplinks_switch_of(const struct ep_uplinks *uplinks, const char *host)
     return find(uplinks, host, strlen(host));
 }
 
+int32_t ep_uplinks_position_of(const struct ep_uplinks *u, const char *host)
+{
+    int32_t before = 0;
+    for (int64_t i = 0; i < u->num; i++) {
+        int32_t num = 0;
+        const int32_t found = place(u->hosts[i], u->hosts_length[i], host, strlen(host), &num);
+        if (found >= 0) {
+            return before + found;
+        }
+        before += num;
+    }
+    return -1;
+}
+
+/* "4x12.5GB/s": how many links side by side, and of what rate; without "4x" one. */
+static enum ep_status parse_rate(const char *text, const char *what, double *bytes_per_s, int32_t *lanes)
+{
+    const size_t digits = strspn(text, "0123456789");
+    *lanes = 1;
+    if (digits > 0 && text[digits] == 'x') {
+        const long num = digits < 9 ? strtol(text, NULL, 10) : LONG_MAX;
+        if (num < 1 || num > EP_UPLINKS_MAX_LANES) {
+            return ep_error_set(EP_EINVAL, "%s: '%s': 1 to %d links side by side are possible", what, text,
+                                EP_UPLINKS_MAX_LANES);
+        }
+        *lanes = (int32_t)num;
+        text += digits + 1;
+    }
+    return ep_parse_bandwidth(text, what, bytes_per_s);
+}
+
 /* One switch: RATE:HOST,HOST of `length` characters. */
 static enum ep_status add_switch(const char *part, size_t length, const char *what,
                                  struct ep_uplinks *u)
@@ -52,7 +93,7 @@ static enum ep_status add_switch(const char *part, size_t length, const char *wh
         return ep_error_set(EP_EINVAL, "%s: more than %d switches", what, EP_UPLINKS_MAX);
     }
     snprintf(rate, sizeof rate, "%.*s", (int)(colon - part), part);
-    EP_TRY(ep_parse_bandwidth(rate, what, &u->bytes_per_s[u->num]));
+    EP_TRY(parse_rate(rate, what, &u->bytes_per_s[u->num], &u->lanes[u->num]));
     const char *hosts = colon + 1;
     const size_t hosts_length = length - (size_t)(hosts - part);
     for (size_t at = 0; at <= hosts_length;) {

@@ -26,11 +26,36 @@ struct simulation {
     const int64_t *rows;
     int64_t row_bytes;
     struct rank *ranks; /* [P] */
-    double *capacity;   /* [num_ports] NIC out, NIC in, uplink out, uplink in */
+    double *capacity;   /* [num_ports] NIC out, NIC in, lanes of uplinks out, in */
     double *room;       /* [num_ports] scratch */
     int64_t *users;     /* [num_ports] scratch */
     int64_t num_ports;
+    int64_t num_lanes;
 };
+
+static int64_t lanes_of(const struct ep_port_network *n, int64_t switch_idx)
+{
+    return n->switch_lanes != NULL ? n->switch_lanes[switch_idx] : 1;
+}
+
+/* The lane, among those of all switches, on which a switch's messages to a NIC pass. */
+static int64_t find_lane(const struct ep_port_network *n, int32_t switch_idx, int32_t to_nic)
+{
+    int64_t first = 0;
+    for (int32_t i = 0; i < switch_idx; i++) {
+        first += lanes_of(n, i);
+    }
+    return first + (n->nic_position != NULL ? n->nic_position[to_nic] % lanes_of(n, switch_idx) : 0);
+}
+
+int64_t ep_port_num_lanes(const struct ep_port_network *n)
+{
+    int64_t num = 0;
+    for (int64_t i = 0; i < n->num_switches; i++) {
+        num += lanes_of(n, i);
+    }
+    return num;
+}
 
 static int32_t switch_of(const struct ep_port_network *n, int32_t nic)
 {
@@ -59,10 +84,10 @@ static void begin_step(struct simulation *s, int64_t i)
     const int32_t from_switch = switch_of(n, from_nic);
     const int32_t to_switch = switch_of(n, to_nic);
     if (from_switch != to_switch && from_switch >= 0) {
-        r->ports[r->num_ports++] = 2 * n->num_nics + from_switch;
+        r->ports[r->num_ports++] = 2 * n->num_nics + find_lane(n, from_switch, to_nic);
     }
     if (from_switch != to_switch && to_switch >= 0) {
-        r->ports[r->num_ports++] = 2 * n->num_nics + n->num_switches + to_switch;
+        r->ports[r->num_ports++] = 2 * n->num_nics + s->num_lanes + find_lane(n, to_switch, to_nic);
     }
 }
 
@@ -179,9 +204,11 @@ static void set_capacities(struct simulation *s)
     for (int64_t p = 0; p < 2 * n->num_nics; p++) {
         s->capacity[p] = n->nic_bytes_per_s;
     }
-    for (int64_t p = 0; p < n->num_switches; p++) {
-        s->capacity[2 * n->num_nics + p] = n->uplink_bytes_per_s[p];
-        s->capacity[2 * n->num_nics + n->num_switches + p] = n->uplink_bytes_per_s[p];
+    int64_t port = 2 * n->num_nics;
+    for (int64_t i = 0; i < n->num_switches; i++) {
+        for (int64_t lane = 0; lane < lanes_of(n, i); lane++, port++) {
+            s->capacity[port] = s->capacity[port + s->num_lanes] = n->uplink_bytes_per_s[i];
+        }
     }
 }
 
@@ -190,7 +217,8 @@ enum ep_status ep_port_schedule_time(const struct ep_port_network *network, cons
 {
     enum ep_status status = EP_OK;
     struct simulation s = {.network = network, .rows = rows, .row_bytes = row_bytes,
-                           .num_ports = 2 * (network->num_nics + network->num_switches)};
+                           .num_lanes = ep_port_num_lanes(network)};
+    s.num_ports = 2 * (network->num_nics + s.num_lanes);
     double now_s = 0;
     EP_ASSERT(network->num_ranks >= 1 && network->num_nics >= 1 && network->nic_bytes_per_s > 0);
     if (network->num_ranks > EP_PORT_SCHEDULE_MAX_RANKS) {
@@ -226,18 +254,20 @@ out:
 void ep_port_uplink_bytes(const struct ep_port_network *n, const int64_t *rows, int64_t row_bytes,
                           int64_t *out_bytes, int64_t *in_bytes)
 {
-    memset(out_bytes, 0, (size_t)n->num_switches * sizeof *out_bytes);
-    memset(in_bytes, 0, (size_t)n->num_switches * sizeof *in_bytes);
+    const size_t num_lanes = (size_t)ep_port_num_lanes(n);
+    memset(out_bytes, 0, num_lanes * sizeof *out_bytes);
+    memset(in_bytes, 0, num_lanes * sizeof *in_bytes);
     for (int64_t i = 0; i < n->num_ranks; i++) {
         for (int64_t j = 0; j < n->num_ranks; j++) {
+            const int32_t to_nic = n->rank_nic[j];
             const int32_t from = switch_of(n, n->rank_nic[i]);
-            const int32_t to = switch_of(n, n->rank_nic[j]);
+            const int32_t to = switch_of(n, to_nic);
             const int64_t bytes = from != to ? row_bytes * rows[i * n->num_ranks + j] : 0;
             if (from >= 0) {
-                out_bytes[from] += bytes;
+                out_bytes[find_lane(n, from, to_nic)] += bytes;
             }
             if (to >= 0) {
-                in_bytes[to] += bytes;
+                in_bytes[find_lane(n, to, to_nic)] += bytes;
             }
         }
     }

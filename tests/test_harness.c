@@ -285,6 +285,27 @@ static void test_phases(void **state)
     ep_harness_phases_fini(&phases);
 }
 
+/* Simulated time: nothing is warmed up, neither the whole nor phases. */
+static void test_simulated(void **state)
+{
+    (void)state;
+    struct fake f = {.run_s = {1}, .num_runs = 1, .fail_run_at = -1};
+    const struct ep_harness_env env = env_of(&f);
+    const struct ep_harness_work work = {.run = fake_run, .ctx = &f, .phases = {fake_phase_0},
+                                         .num_phases = 1, .phase_ctx = &f, .is_simulated = true};
+    struct ep_harness_plan plan = ep_harness_plan_default(1e9);
+    plan.min_samples = plan.max_samples = 1;
+    struct ep_harness_result result = {0};
+    struct ep_harness_phases phases = {0};
+    CHECK_OK(ep_harness_measure(&env, &work, &plan, &result));
+    CHECK_OK(ep_harness_measure_phases(&env, &work, 1, &phases));
+    assert_string_equal(f.log, "a" "t" "strt" "tm" "a" "a" "st0t" "ma");
+    CHECK_NEAR(result.samples_s[0], 1, 1e-12);
+    CHECK_NEAR(result.warmup_s, 0, 0);
+    ep_harness_result_fini(&result);
+    ep_harness_phases_fini(&phases);
+}
+
 static void test_failure_leaves_result_untouched(void **state)
 {
     (void)state;
@@ -327,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_warmup_time),
         cmocka_unit_test(test_stream_has_one_sync_a_block),
         cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_simulated),
         cmocka_unit_test(test_failure_leaves_result_untouched),
         cmocka_unit_test(test_another_rank_has_no_memory),
     };

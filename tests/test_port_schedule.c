@@ -7,6 +7,7 @@
 #include "kernels/port_schedule.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const int32_t own_nic[] = {0, 1, 2, 3, 4, 5, 6, 7};
 
@@ -97,6 +98,47 @@ static void test_uplinks(void **state)
     CHECK_FAILS(ep_port_schedule_time(&large, rows, 1, &time_s), EP_EINVAL, "at most 128 ranks");
 }
 
+/* Two leaf switches of four hosts, two links up each: D-mod-k, host d over link d mod 2. */
+static void test_lanes(void **state)
+{
+    (void)state;
+    int64_t rows[64] = {0};
+    const int32_t nic_switch[] = {0, 0, 0, 0, 1, 1, 1, 1};
+    const int32_t lanes[] = {2, 2};
+    const double rates[] = {0.5, 0.5};
+    const struct ep_port_network network = {.num_ranks = 8,
+                                            .rank_nic = own_nic,
+                                            .num_nics = 8,
+                                            .nic_bytes_per_s = 1,
+                                            .nic_switch = nic_switch,
+                                            .num_switches = 2,
+                                            .uplink_bytes_per_s = rates,
+                                            .switch_lanes = lanes,
+                                            .nic_position = own_nic};
+    rows[0 * 8 + 5] = rows[1 * 8 + 6] = 10; /* step 5: one lane each, 10 B at 0.5 B/s */
+    CHECK_NEAR(time_of(&network, rows), 20, 1e-9);
+    rows[2 * 8 + 7] = 10; /* step 5, on the lane of 0->5 */
+    CHECK_NEAR(time_of(&network, rows), 40, 1e-9);
+    rows[1 * 8 + 2] = 4; /* step 1, below the switch: 4 s in which 0 cannot pass step 2 */
+    CHECK_NEAR(time_of(&network, rows), 44, 1e-9);
+    /* All from the first switch to the second are 3, but 0->6 is 10: link 0 carries those to 4 and 6, 8 x 3 + 7, link
+     * 1 those to 5 and 7, 8 x 3. */
+    memset(rows, 0, sizeof rows);
+    for (int64_t i = 0; i < 4; i++) {
+        for (int64_t j = 4; j < 8; j++) {
+            rows[i * 8 + j] = 3;
+        }
+    }
+    rows[0 * 8 + 6] = 10;
+    rows[1 * 8 + 2] = 4;
+    int64_t out[4], in[4];
+    assert_int_equal(ep_port_num_lanes(&network), 4);
+    ep_port_uplink_bytes(&network, rows, 2, out, in);
+    const int64_t expect_out[] = {62, 48, 0, 0}, expect_in[] = {0, 0, 62, 48};
+    assert_memory_equal(out, expect_out, sizeof out);
+    assert_memory_equal(in, expect_in, sizeof in);
+}
+
 static void test_text(void **state)
 {
     (void)state;
@@ -109,11 +151,22 @@ static void test_text(void **state)
     assert_int_equal(ep_uplinks_switch_of(&u, "bb"), 0);
     assert_int_equal(ep_uplinks_switch_of(&u, "c"), 1);
     assert_int_equal(ep_uplinks_switch_of(&u, "b"), -1);
+    assert_int_equal(u.lanes[0], 1);
+    assert_int_equal(ep_uplinks_position_of(&u, "a"), 0);
+    assert_int_equal(ep_uplinks_position_of(&u, "bb"), 1);
+    assert_int_equal(ep_uplinks_position_of(&u, "c"), 2);
+    assert_int_equal(ep_uplinks_position_of(&u, "b"), -1);
+    CHECK_OK(ep_uplinks_parse("4x100Mb/s:a;64x2GB/s:c", "--uplinks", &u));
+    CHECK_NEAR(u.bytes_per_s[0], 12.5e6, 0);
+    assert_int_equal(u.lanes[0], 4);
+    assert_int_equal(u.lanes[1], 64);
     static const char *const wrong[][2] = {
         {"", "is not RATE:HOST,HOST"},      {"100Mb/s", "is not RATE:HOST,HOST"},
         {":a", "is not RATE:HOST,HOST"},    {"100Mb/s:", "is not RATE:HOST,HOST"},
         {"1GB/s:a;", "is not RATE:HOST"},   {"100:a", "--uplinks"},
         {"1GB/s:a,", "has an empty host"},  {"1GB/s:a,,b", "has an empty host"},
+        {"0x1GB/s:a", "1 to 64 links"},     {"65x1GB/s:a", "1 to 64 links"},
+        {"99999999999x1GB/s:a", "1 to 64"}, {"4x:a", "--uplinks"},
         {"1GB/s:a,b,a", "host a is there twice"}, {"1GB/s:a;1GB/s:b,a", "host a is there twice"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
@@ -125,7 +178,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_rank_per_nic), cmocka_unit_test(test_as_the_recurrence),
-        cmocka_unit_test(test_shared_nics), cmocka_unit_test(test_uplinks),
+        cmocka_unit_test(test_shared_nics), cmocka_unit_test(test_uplinks), cmocka_unit_test(test_lanes),
         cmocka_unit_test(test_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
