@@ -38,8 +38,8 @@ static const struct argp_option options[] = {
     {"seed", 's', "SEED", 0, "Random seed of the bootstrap (default 1)", 0},
     {"peak", 'p', "BANDWIDTH", 0, "No rank can move more than this, for example 25GB/s (default: "
      "the copy peak that the records hold, if any)", 0},
-    {"rungs", 'r', "LIST", 0, "Fit these rungs too, which follow single messages and take longer: M5 "
-     "(needs traffic/, up to 64 ranks)", 0},
+    {"rungs", 'r', "LIST", 0, "Fit these rungs too, which follow single messages and take longer: M5, "
+     "M6 (they need traffic/, up to 64 ranks)", 0},
     {"quiet", 'q', NULL, 0, "Write machine.json without printing the table", 0},
     {0},
 };

@@ -48,6 +48,12 @@ static const struct ep_rung_parameter *parameter_of(const struct ep_rung_form *f
     return &form->rung->parameters[j];
 }
 
+/* Chains and flows depend on all rates together; times of a schedule may still be one constant. */
+static bool may_join(const struct ep_rung_parameter *p)
+{
+    return p->role != EP_ROLE_SCHEDULE || p->form == EP_PARAMETER_TIME;
+}
+
 /* Columns that are nowhere above 0 are left out. Parameters of one form in proportion are one: at a
  * single P, l + a n. full [num_cases * form->num_columns] */
 static void choose_columns(const double *full, struct ep_fit_design *design)
@@ -65,7 +71,7 @@ static void choose_columns(const double *full, struct ep_fit_design *design)
         for (int i = 0; i < j && there && design->merged_into[j] < 0; i++) {
             double ratio = 0;
             if (parameter_of(form, i)->form == parameter_of(form, j)->form &&
-                parameter_of(form, i)->role != EP_ROLE_SCHEDULE && design->column_of[i] >= 0 &&
+                may_join(parameter_of(form, i)) && design->column_of[i] >= 0 &&
                 design->merged_into[i] < 0 &&
                 is_proportional(full + j, width, full + i, width, design->num_cases, &ratio)) {
                 design->merged_into[j] = i;
@@ -378,7 +384,10 @@ static double fit_from_starts(struct picked *picked, double *scratch, double *co
     const struct ep_robust_problem problem = problem_of(picked);
     const int width = picked->design->num_columns;
     double least = HUGE_VAL;
-    for (int i = 0; i < (picked->design->linear ? 1 : MAX_STARTS); i++) {
+    /* A schedule is dear to follow, and nearly linear. */
+    const int num_starts =
+        picked->design->linear || picked->design->form.rung->follow != NULL ? 1 : MAX_STARTS;
+    for (int i = 0; i < num_starts; i++) {
         double start[MAX_COLUMNS], found[MAX_COLUMNS];
         if (!picked->design->linear) {
             make_start(picked, i, scratch, start);

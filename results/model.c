@@ -195,6 +195,20 @@ static const struct ep_rung rungs[] = {
         .on_request = true,
         .follow = ep_rung_follow_steps,
     },
+    {
+        .name = "M6",
+        .formula = "l + a n + all flows at once, max-min fair over the ports of ranks and NICs",
+        .text = "what binds changes while messages finish",
+        .num_parameters = 4,
+        .parameters = {{"l", "s", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE, false, NULL},
+                       {"a", "s/message", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE, false,
+                        NULL},
+                       RATE("c_rank", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "rank"),
+                       RATE("c_nic", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "nic")},
+        .can_be_chosen = true,
+        .on_request = true,
+        .follow = ep_rung_follow_flows,
+    },
 };
 _Static_assert(sizeof rungs / sizeof rungs[0] == EP_NUM_RUNGS, "EP_NUM_RUNGS counts the table");
 

@@ -98,7 +98,7 @@ struct ep_rung {
     bool (*follow)(const struct ep_model_case *c, const double *coefficients, double *row);
 };
 
-enum { EP_NUM_RUNGS = 8 };
+enum { EP_NUM_RUNGS = 9 };
 
 /** Rung 0 <= idx < EP_NUM_RUNGS, simplest first. */
 const struct ep_rung *ep_rung_at(int idx);

@@ -15,4 +15,13 @@
  *  Source: results/README.md, "The ladder"; the recurrence of MPI libraries' pairwise alltoallv. */
 bool ep_rung_follow_steps(const struct ep_model_case *c, const double *coefficients, double *row);
 
+/** Rung M6: all messages begin at once after the latency and share ports max-min fairly (progressive
+ *  filling), each port of a rank (in, out) with rate c_rank and of a node's NIC (in, out) with c_nic.
+ *  coefficients  l, a, 1/c_rank, 1/c_nic; 0 = a port without limit
+ *  row           [4] 1, messages of the busiest rank, and the derivatives of the time by 1/c_rank and
+ *                1/c_nic: the time is proportional to both together, so row times coefficients is it
+ *  false without a matrix or memory. O(flows^2 ports): meant for tens of ranks.
+ *  Source: Bertsekas and Gallager, Data Networks, 2nd ed., section 6.5.2 (max-min fairness). */
+bool ep_rung_follow_flows(const struct ep_model_case *c, const double *coefficients, double *row);
+
 #endif

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { M0, M0_LINK, M1, M2, M3, M4, M5S, M5 };
+enum { M0, M0_LINK, M1, M2, M3, M4, M5S, M5, M6 };
 
 /* --- the solver ------------------------------------------------------------------------------ */
 
@@ -227,6 +227,61 @@ static void test_schedule_by_hand(void **state)
     /* nothing to follow */
     c.matrix = NULL;
     assert_true(isnan(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 0})));
+}
+
+static void test_fluid_by_hand(void **state)
+{
+    (void)state;
+    /* Three ranks, c_rank = 1 byte/s: 0>1 4, 0>2 1, 2>1 3 bytes. Out of 0: two flows, into 1: two.
+     * All three at 1/2 first. 0>2 is through after 2 s; left 3 of 0>1 and 2 of 2>1, which share rank
+     * 1's way in: 1/2 each until 2>1 is through after 4 s more; the last byte of 0>1 takes 1 s: 7 s.
+     * All of it is rank 1's way in, 7 bytes. */
+    double bytes[] = {0, 4, 1, 0, 0, 0, 0, 3, 0};
+    int32_t nodes[] = {0, 0, 0};
+    const struct ep_model_matrix one = {.num_ranks = 3, .num_nodes = 1, .bytes = bytes,
+                                        .rank_node = nodes};
+    struct ep_model_case c = {.features = {{[EP_FEATURE_MESSAGES] = 2}}, .matrix = &one};
+    struct ep_rung_form form;
+    double row[EP_RUNG_MAX_COLUMNS];
+    ep_rung_form_init(ep_rung_at(M6), NULL, 0, &form);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 7, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){5, 0.5, 1, 0}), 13, 1e-9);
+    /* A case in which the largest port is not all: 0>1 4, 0>2 4, 1>2 4, 2>1 ... into 2: 8, out of 0: 8.
+     * 0>1, 0>2 and 1>2 at 1/2 for 8 s: through together. 8 = both ports' load. */
+    double even[] = {0, 4, 4, 0, 0, 4, 0, 0, 0};
+    const struct ep_model_matrix second = {.num_ranks = 3, .num_nodes = 1, .bytes = even,
+                                           .rank_node = nodes};
+    c.matrix = &second;
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 8, 1e-9);
+    /* Max-min is not the busiest port: 0>2 2, 1>2 2, 1>0 6. Into 2: 1/2 each; 1>0 gets what is left of
+     * 1's way out, 1/2. After 4 s both into 2 are through and 1>0 has 4 left at rate 1: 8 s = the load
+     * of 1's way out. With 1>0 = 2 and 0>2 = 6: into 2 8 bytes; 1/2, 1/2, 1/2 until 1>2 and 1>0 are
+     * through after 4 s; 0>2 has 4 left at 1: 8 s. */
+    double uneven[] = {0, 0, 2, 6, 0, 2, 0, 0, 0};
+    const struct ep_model_matrix third = {.num_ranks = 3, .num_nodes = 1, .bytes = uneven,
+                                          .rank_node = nodes};
+    c.matrix = &third;
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 8, 1e-9);
+    /* Two nodes {0, 1} and {2}, NICs of 1/2 byte/s, ranks of 1: 0>2 4 and 1>2 4 share one NIC: 1/4
+     * each, 16 s; 0>1 6 has 3/4 of 0's way out: 8 s. The end is the NIC's: 8 bytes / c_nic. */
+    double split[] = {0, 6, 4, 0, 0, 4, 0, 0, 0};
+    int32_t two[] = {0, 0, 1};
+    const struct ep_model_matrix fourth = {.num_ranks = 3, .num_nodes = 2, .bytes = split,
+                                           .rank_node = two};
+    c.matrix = &fourth;
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 2}), 16, 1e-9);
+    assert_true(ep_rung_row(&form, &c, (double[]){0, 0, 1, 2}, row));
+    CHECK_NEAR(row[2], 0, 1e-9);
+    CHECK_NEAR(row[3], 8, 1e-9);
+    /* Both matter: 0>1 10 instead. 3/4 until 16 s leaves 0 of 12 > 10, so 13.33 s; and with 20: at 16 s
+     * 8 are left, at rate 1: 24 s. The flow into the NIC had 1/4 c_nic-wise: 0>1 sends
+     * 16 (c_rank - c_nic / 2) + (T - 16) c_rank with 16 = 8 / c_nic: T c_rank = 20 + 4, and that is
+     * T = 24 / c_rank: all rank, none NIC. */
+    split[1] = 20;
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 2}), 24, 1e-9);
+    assert_true(ep_rung_row(&form, &c, (double[]){0, 0, 1, 2}, row));
+    CHECK_NEAR(row[2], 24, 1e-9);
+    CHECK_NEAR(row[3], 0, 1e-9);
 }
 
 /* A group of three cases of 1, 2 and 4 bytes that took 1, 2 and 8 s, each its own fold. */
@@ -720,7 +775,8 @@ int main(void)
         cmocka_unit_test(test_outlier),           cmocka_unit_test(test_beside_gsl),
         cmocka_unit_test(test_condition),         cmocka_unit_test(test_expanded_tail),
         cmocka_unit_test(test_rungs_by_hand),     cmocka_unit_test(test_anchors_by_hand),
-        cmocka_unit_test(test_schedule_by_hand),  cmocka_unit_test(test_tiny_fit),
+        cmocka_unit_test(test_schedule_by_hand),  cmocka_unit_test(test_fluid_by_hand),
+        cmocka_unit_test(test_tiny_fit),
         cmocka_unit_test(test_planted_recovered), cmocka_unit_test(test_intervals_and_choice),
         cmocka_unit_test(test_many_rank_counts),  cmocka_unit_test(test_gates),
         cmocka_unit_test(test_folds),             cmocka_unit_test(test_pooling),
