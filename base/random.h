@@ -21,7 +21,8 @@ enum ep_random_use {
     EP_RANDOM_MASK,            /* stream = global token index: which slots are unused */
     EP_RANDOM_GATE = 40,     /* chance within routers; stream = global token index */
     EP_RANDOM_TOKEN_ID = 41, /* vocabulary ids; stream = global token index */
-    EP_RANDOM_LOGITS = 42    /* stream = global token index */
+    EP_RANDOM_LOGITS = 42,   /* stream = global token index */
+    EP_RANDOM_PLANTED = 44   /* noise of synthetic records */
 };
 
 enum { EP_RANDOM_WORDS = 16, EP_RANDOM_LANES = 8 };

@@ -26,6 +26,7 @@ COMMAND(route);
 COMMAND(place);
 COMMAND(models);
 COMMAND(plan);
+COMMAND(validate);
 
 static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
@@ -39,6 +40,8 @@ static const struct ep_command commands[] = {
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"validate", "predictions against planted laws and other runs: how far off they are", false,
+     ep_cmd_validate},
     {"plot", "the figures of one or more runs: SVG, data and gnuplot script", false, ep_cmd_plot},
     {"report", "report.html of one or more runs: figures, fit, warnings, what was run", false,
      ep_cmd_report},

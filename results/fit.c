@@ -19,7 +19,7 @@ enum { MIN_CLUSTERS = 5, MIN_FOLDS = 2, UNIT_TEXT_LENGTH = 32 };
 void ep_fit_options_default(struct ep_fit_options *options)
 {
     *options = (struct ep_fit_options){
-        .num_bootstraps = 400, .seed = 1, .level = 0.95, .peak_bytes_per_s = NAN};
+        .num_bootstraps = 400, .seed = 1, .level = 0.95, .peak_bytes_per_s = NAN, .only = -1};
 }
 
 /* --- one rung -------------------------------------------------------------------------------- */
@@ -63,10 +63,10 @@ static enum ep_status fit_rung(const struct ep_fit_group *g, const struct ep_fit
     }
     EP_TRY(find_condition(design, coefficients, scale, &r->condition));
     EP_TRY(ep_fit_score(g->cases, g->num_cases, r->fitted_s, &r->in_sample));
-    if (g->num_folds >= MIN_FOLDS) {
+    if (g->num_folds >= MIN_FOLDS && options->only < 0) {
         EP_TRY(ep_fit_score_folds(g, design, options->level, r));
     }
-    if (g->num_sizes >= EP_FIT_MIN_SIZES) {
+    if (g->num_sizes >= EP_FIT_MIN_SIZES && options->only < 0) {
         EP_TRY(ep_fit_score_largest(g, design, r));
     }
     if (g->num_clusters >= MIN_CLUSTERS && options->num_bootstraps > 0) {
@@ -174,7 +174,7 @@ static enum ep_status is_wanted(struct ep_fit_group *g, const struct ep_fit_opti
                                 bool *wanted)
 {
     const struct ep_rung *rung = ep_rung_at(i);
-    *wanted = !rung->on_request || options->asked[i];
+    *wanted = options->only >= 0 ? i == options->only : !rung->on_request || options->asked[i];
     if (*wanted && rung->follow != NULL && !has_matrices(g)) {
         *wanted = false;
         return ep_record_add_note(&g->notes, "no-matrix",

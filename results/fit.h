@@ -17,6 +17,7 @@ struct ep_fit_options {
     double level;       /* of intervals, 0.95 */
     double peak_bytes_per_s; /* no rank can move more; NaN = taken from kernels records, if any */
     bool asked[EP_NUM_RUNGS]; /* of the rungs that are fitted on request only */
+    int only;                 /* the one rung to fit, by index, and not to score; -1 = all */
 };
 
 /** 400 bootstraps, seed 1, level 0.95, no peak given, no rung on request. */

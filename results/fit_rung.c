@@ -13,6 +13,8 @@
 enum { MAX_COLUMNS = EP_RUNG_MAX_COLUMNS, MAX_STARTS = 4 };
 
 #define TOLERANCE 1e-8
+/* Schedules are dear to follow. */
+#define SCHEDULE_TOLERANCE 1e-5
 /* A draw only has to be right to far less than the width of an interval. */
 #define DRAW_TOLERANCE 1e-4
 
@@ -384,15 +386,15 @@ static double fit_from_starts(struct picked *picked, double *scratch, double *co
     const struct ep_robust_problem problem = problem_of(picked);
     const int width = picked->design->num_columns;
     double least = HUGE_VAL;
-    /* A schedule is dear to follow, and nearly linear. */
-    const int num_starts =
-        picked->design->linear || picked->design->form.rung->follow != NULL ? 1 : MAX_STARTS;
-    for (int i = 0; i < num_starts; i++) {
+    const bool once = picked->design->linear || picked->design->form.rung->one_start;
+    const double tolerance =
+        picked->design->form.rung->follow != NULL ? SCHEDULE_TOLERANCE : TOLERANCE;
+    for (int i = 0; i < (once ? 1 : MAX_STARTS); i++) {
         double start[MAX_COLUMNS], found[MAX_COLUMNS];
         if (!picked->design->linear) {
             make_start(picked, i, scratch, start);
         }
-        ep_robust_fit(&problem, picked->design->linear ? NULL : start, TOLERANCE, picked->work,
+        ep_robust_fit(&problem, picked->design->linear ? NULL : start, tolerance, picked->work,
                       found);
         const double loss = ep_robust_loss(&problem, picked->work);
         if (loss < least || i == 0) {
@@ -530,14 +532,43 @@ static enum ep_status list_members(const int64_t *clusters, int64_t num_cases,
     return EP_OK;
 }
 
-enum ep_status ep_fit_bootstrap(const struct ep_fit_design *design, const int64_t *clusters,
+/* Schedules are dear to follow, and what binds hardly changes within an interval: draws keep the rows
+ * that bind at the fit to all. rows is to be freed. */
+static enum ep_status freeze_schedule(const struct ep_fit_design *design, const double *start,
+                                      struct ep_fit_design *frozen, double **rows)
+{
+    *frozen = *design;
+    *rows = NULL;
+    if (design->form.rung->follow == NULL) {
+        return EP_OK;
+    }
+    const int width = design->num_columns;
+    double full[MAX_COLUMNS];
+    *rows = calloc((size_t)(design->num_cases * width) + 1, sizeof **rows);
+    if (*rows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a bootstrap");
+    }
+    ep_fit_design_expand(design, start, full);
+    for (int64_t i = 0; i < design->num_cases; i++) {
+        fill_row(design, i, full, *rows + i * width);
+    }
+    frozen->rows = *rows;
+    frozen->linear = true;
+    return EP_OK;
+}
+
+enum ep_status ep_fit_bootstrap(const struct ep_fit_design *whole, const int64_t *clusters,
                                 int64_t num_clusters, int num_bootstraps, uint64_t seed,
                                 const double *start, double *draws)
 {
     enum ep_status status = EP_OK;
     int64_t *members = NULL, *begins = NULL;
     struct picked picked = {0};
+    struct ep_fit_design frozen;
+    const struct ep_fit_design *design = &frozen;
+    double *rows = NULL;
     int64_t largest = 0;
+    EP_TRY(freeze_schedule(whole, start, &frozen, &rows));
     EP_TRY(list_members(clusters, design->num_cases, num_clusters, &members, &begins));
     for (int64_t c = 0; c < num_clusters; c++) {
         const int64_t size = begins[c + 1] - begins[c];
@@ -560,6 +591,7 @@ enum ep_status ep_fit_bootstrap(const struct ep_fit_design *design, const int64_
     }
 out:
     picked_fini(&picked);
+    free(rows);
     free(members);
     free(begins);
     return status;

@@ -206,6 +206,7 @@ static const struct ep_rung rungs[] = {
                        RATE("c_rank", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "rank"),
                        RATE("c_nic", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "nic")},
         .can_be_chosen = true,
+        .one_start = true,
         .on_request = true,
         .follow = ep_rung_follow_flows,
     },

@@ -55,7 +55,7 @@ struct ep_model_case {
 enum {
     EP_RUNG_MAX_PARAMETERS = 8,
     EP_RUNG_MAX_ANCHORS = 4,
-    EP_RUNG_MAX_COLUMNS = 12
+    EP_RUNG_MAX_COLUMNS = 16
 };
 
 /* A parameter is a physical quantity; the fit works on its coefficient, which multiplies a column:
@@ -92,6 +92,7 @@ struct ep_rung {
     struct ep_rung_parameter parameters[EP_RUNG_MAX_PARAMETERS];
     bool can_be_chosen;      /* M0-link is a second form of M0, printed beside it only */
     bool bandwidth_is_total; /* B of all ranks together, not of one */
+    bool one_start;          /* what binds hardly depends on where the fit begins */
     bool on_request;         /* fitted only where it is asked for: it follows single messages */
     /** Of a schedule: row [num_parameters] at coefficients [num_parameters]; false where the case
      *  has no matrix. NULL for terms and ports. */

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { EP_ROBUST_MAX_COLUMNS = 12 };
+enum { EP_ROBUST_MAX_COLUMNS = 16 };
 
 /** Least squares with coefficients >= 0, from normal equations, by active sets: columns enter one by
  *  one along the steepest slope, and leave where they would turn negative. The problem is convex, so

@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# epbench validate: planted laws and other runs, as tables and as JSON; bad input.
+cd "$EPBENCH_TEST_DIR/cli_validate"
+make_run=$(dirname "$EPBENCH")/tests/make_planted_run
+
+fails() { # EXIT-STATUS TEXT COMMAND...
+    want=$1 text=$2
+    shift 2
+    status=0
+    "$@" >out 2>err || status=$?
+    [ "$status" = "$want" ] || { echo "$*: exit $status, expected $want"; cat err; exit 1; }
+    grep -qF -- "$text" err || { echo "$*: no '$text' in:"; cat err; exit 1; }
+}
+
+"$EPBENCH" validate --planted --rungs M0,M2 --seeds 3 --json p.json >p.txt || [ $? = 1 ]
+grep -q '^M2 *M1 ' p.txt
+! grep -q '^M3' p.txt
+for key in rung machine seeds noise outliers right simpler_p95_ape coverage half_width; do
+    grep -q "\"$key\":" p.json || { echo "no key $key"; exit 1; }
+done
+
+# One law, two seeds: what one run taught holds for the other; the noise floor is beside it.
+"$make_run" old noise=0.02
+"$make_run" new noise=0.02 seed=2
+"$EPBENCH" validate --held-out new old >h.txt
+grep -q '^dispatch alltoallv pairwise  *M2  *36 ' h.txt
+"$EPBENCH" validate --held-out new old --json - >h.json
+python3 - <<'EOF' 2>/dev/null || [ $? = 127 ]
+import json
+rows = json.load(open("h.json"))
+assert len(rows) == 8
+for r in rows:
+    assert r["rung"] in ("M2", "M3") and r["median_ape"] < 0.04 and r["coverage"] > 0.8, r
+EOF
+
+fails 2 "nothing to validate" "$EPBENCH" validate
+fails 2 "the runs to fit are missing" "$EPBENCH" validate --held-out new
+fails 2 "'M9' is no rung" "$EPBENCH" validate --planted --rungs M9
+fails 2 "--seeds" "$EPBENCH" validate --planted --seeds 0
+fails 2 "nowhere" "$EPBENCH" validate --held-out nowhere old
+fails 2 "--plantd" "$EPBENCH" validate --plantd
