@@ -4,6 +4,7 @@
 
 #include "base/stats.h"
 #include "base/units.h"
+#include "results/fit_explain.h"
 #include "results/machine_file.h"
 
 #include <inttypes.h>
@@ -65,6 +66,31 @@ static void put_withheld(const struct ep_fit_group *g, struct ep_html *html)
     ep_html_raw(html, "%s", any ? "</ul>\n" : "");
 }
 
+/* Sentences as paragraphs, lines that are set in as a list. */
+static void put_words(const struct ep_fit_group *g, struct ep_html *html)
+{
+    char *text = NULL, *rest = NULL;
+    size_t length = 0;
+    bool in_list = false;
+    FILE *out = open_memstream(&text, &length);
+    const bool told = out != NULL && ep_fit_explain(g, out) == EP_OK;
+    if (out == NULL || fclose(out) != 0 || !told) {
+        free(text);
+        return; /* the table says it too */
+    }
+    strtok_r(text, "\n", &rest); /* the group's name, which is the heading */
+    for (const char *line; (line = strtok_r(NULL, "\n", &rest)) != NULL;) {
+        const bool is_item = line[0] == ' ';
+        if (is_item != in_list) {
+            ep_html_raw(html, "%s", is_item ? "<ul>\n" : "</ul>\n");
+            in_list = is_item;
+        }
+        ep_html_element(html, is_item ? "li" : "p", "%s", line);
+    }
+    ep_html_raw(html, "%s", in_list ? "</ul>\n" : "");
+    free(text);
+}
+
 static void put_group(const struct ep_fit_group *g, struct ep_html *html)
 {
     static const struct ep_html_column columns[] = {
@@ -74,6 +100,7 @@ static void put_group(const struct ep_fit_group *g, struct ep_html *html)
     };
     char caption[512], floor[32], launch[32];
     ep_html_element(html, "h3", "%s", g->name);
+    put_words(g, html);
     snprintf(caption, sizeof caption, "%s time of %" PRId64 " cases: %" PRId64 " skews, %" PRId64
              " sizes, bytes in the basis of %s. Errors on held-out %ss; noise floor %s %%%s%s%s",
              g->target, g->num_cases, g->num_skews, g->num_sizes,

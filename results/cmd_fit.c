@@ -7,6 +7,7 @@
 #include "base/table.h"
 #include "base/units.h"
 #include "results/fit.h"
+#include "results/fit_explain.h"
 #include "results/fit_matrices.h"
 #include "results/machine_file.h"
 #include "results/run_dir.h"
@@ -27,6 +28,7 @@ struct input {
     int num_directories;
     const char *json; /* NULL = the table on stdout */
     bool quiet;       /* no table */
+    bool explain;     /* sentences in place of the table */
     struct ep_fit_options options;
 };
 
@@ -40,6 +42,8 @@ static const struct argp_option options[] = {
      "the copy peak that the records hold, if any)", 0},
     {"rungs", 'r', "LIST", 0, "Fit these rungs too, which follow single messages and take longer: M5, "
      "M6 (they need traffic/, up to 64 ranks)", 0},
+    {"explain", 'e', NULL, 0, "Say in words what was found: what binds for which skews, where plain "
+     "bytes/bandwidth is wrong, what is withheld and why (instead of the table)", 0},
     {"quiet", 'q', NULL, 0, "Write machine.json without printing the table", 0},
     {0},
 };
@@ -65,6 +69,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     switch (key) {
     case 'j': in->json = text; return 0;
     case 'q': in->quiet = true; return 0;
+    case 'e': in->explain = true; return 0;
     case 'b':
         if (ep_parse_i64(text, "--bootstrap", 0, 100000, &number) != EP_OK) {
             return EINVAL;
@@ -246,6 +251,18 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
     return status;
 }
 
+static enum ep_status explain_fit(const struct ep_fit *fit, FILE *out)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
+        status = ep_fit_explain(&fit->groups[i], out);
+    }
+    for (int64_t i = 0; i < fit->notes.num; i++) {
+        fprintf(out, "note: %s\n", fit->notes.items[i].text);
+    }
+    return status;
+}
+
 /* --- the command ----------------------------------------------------------------------------- */
 
 static enum ep_status write_machine(const struct input *in, const json_t *json)
@@ -299,7 +316,7 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
     EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
     /* What was found is shown even where the directory cannot be written. */
     if (!in.quiet && (in.json == NULL || strcmp(in.json, "-") != 0)) {
-        EP_TRY(print_fit(&fit, stdout));
+        EP_TRY(in.explain ? explain_fit(&fit, stdout) : print_fit(&fit, stdout));
     }
     if (in.json != NULL) {
         EP_TRY(ep_json_save(in.json, json));

@@ -308,10 +308,12 @@ static enum ep_status fill_columns(const struct ep_fit_group *g, const struct ep
                 read_interval(draws, options->num_bootstraps, d->num_columns, d->column_of[column],
                               tail, parameter->form, room, p);
             }
-            if (d->merged_into[column] < 0) {
+            const bool own = d->merged_into[column] < 0;
+            const bool is_port = own && !d->linear && parameter->role == EP_ROLE_PORT;
+            if (own && (isfinite(p->value) || !is_port)) {
                 EP_TRY(gate(g, r, peak_of(g, r, parameter, k == form->width[j] - 1), p));
             }
-            if (!d->linear && parameter->role == EP_ROLE_PORT && d->merged_into[column] < 0) {
+            if (is_port) {
                 EP_TRY(gate_port(g, r, j, p));
             }
         }

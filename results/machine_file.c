@@ -3,6 +3,7 @@
 #include "results/machine_file.h"
 
 #include "base/json.h"
+#include "results/fit_explain.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -184,6 +185,8 @@ static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups
 {
     enum ep_status status = EP_OK;
     const struct ep_fit_rung *chosen = ep_fit_chosen(g);
+    const char *level, *runner_up;
+    int64_t num_binding = 0;
     json_t *object = json_object();
     EP_TRY(add_group_names(object, g));
     EP_TRY(ep_json_set(object, "key", json_string(g->key)));
@@ -203,6 +206,10 @@ static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups
     EP_TRY(ep_json_set(object, "peak_bytes_per_s", ep_json_real(g->peak_bytes_per_s)));
     EP_TRY(ep_json_set(object, "peak_name", text_or_null(g->peak_name)));
     EP_TRY(ep_json_set(object, "chosen", text_or_null(chosen != NULL ? chosen->rung->name : NULL)));
+    EP_TRY(ep_fit_group_binding(g, &level, &num_binding, &runner_up));
+    EP_TRY(ep_json_set(object, "binding_level", text_or_null(level)));
+    EP_TRY(ep_json_set(object, "binding_cases", json_integer(num_binding)));
+    EP_TRY(ep_json_set(object, "runner_up_level", text_or_null(runner_up)));
     EP_TRY(add_range(object, g, 1));
     EP_TRY(add_notes(object, &g->notes));
     EP_TRY(append(groups, json_incref(object)));

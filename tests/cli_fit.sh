@@ -49,6 +49,16 @@ fails 2 "occurs twice" "$EPBENCH" fit run run
 sed 's/"host":"planted"/"host":"elsewhere"/g' second/records.jsonl >moved && mv moved second/records.jsonl
 fails 2 "host 'planted' and host 'elsewhere'" "$EPBENCH" fit run second
 
+# In words: what binds, what plain bytes/bandwidth gets wrong, what is withheld.
+"$EPBENCH" fit run --explain >words
+grep -q '^M2 is enough (the busiest rank rules): on skews that the fit had not seen it is off by' words
+grep -q '^What binds: the busiest rank, in ' words
+grep -q '^Plain bytes/bandwidth (M0).* too low for zipf:1.4 and .* too high for uniform' words
+grep -q '^Withheld: l, a: all records have n = 3 messages.*What would tell: other numbers of ranks' words
+grep -q 'copying on the ranks' words # of the whole
+grep -q '"binding_level": "rank"' fit.json
+grep -q '"binding_level": "copy"' fit.json
+
 # A physical bound below the planted 8 GB/s withholds B.
 "$EPBENCH" fit run --peak 5GB/s | grep -q 'not a physical bandwidth'
 # Too little to fit: withheld by name.
