@@ -49,6 +49,13 @@ grep -q '"name": "simulated"' run/run.json || fail "run.json does not warn that 
 grep -q '"context_switches":null' run/records.jsonl || fail "the system's counters of a simulation are not null"
 "$EPBENCH" fit run >out 2>err || fail "fit cannot read the run"
 
+# Four ranks a host share its link: the busiest NIC, of flat and of hierarchical transports.
+# shellcheck disable=SC2086
+simulate --per-host 4 32 8 linear -- comm $shape --transport alltoallv,hier,hier2d -o nodes || fail "nodes failed"
+exchanges nodes | awk '{ late = $3 - $4; bad += !(late > 2e-6 && late < 4.2e-6); n++ } END { exit bad || n != 18 }' ||
+    fail "exchanges between nodes are not those of the busiest NIC: $(exchanges nodes)"
+[ "$(grep -c '"verified":true' nodes/records.jsonl)" = 18 ] || fail "not all between nodes is verified"
+
 # Again is the same to the last bit. Without checks payloads are folded, which changes no time.
 # shellcheck disable=SC2086
 simulate 16 2 linear -- comm $shape --transport alltoallv --check 0 --memory 4G -o again || fail "again failed"
@@ -58,6 +65,7 @@ grep -q '"verified":true' again/records.jsonl && fail "verified without a check"
 
 refused 3 'was not started with it' 16 2 linear -- comm --tokens 8 --algorithm pairwise
 refused 2 'unknown option --nosuch' 16 2 linear -- comm --nosuch
+refused 2 'multiple of 32' --per-host 4 16 2 linear -- comm
 refused 2 'multiple of 8' 12 2 linear -- comm
 refused 2 '1 to 8 are expected' 16 9 linear -- comm
 refused 2 'not linear or pairwise' 16 2 bruck -- comm
