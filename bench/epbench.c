@@ -20,6 +20,7 @@ COMMAND(kernels);
 COMMAND(topo);
 COMMAND(links);
 COMMAND(fit);
+COMMAND(import);
 COMMAND(plot);
 COMMAND(report);
 COMMAND(route);
@@ -42,6 +43,8 @@ static const struct ep_command commands[] = {
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
     {"validate", "predictions against planted laws and other runs: how far off they are", false,
      ep_cmd_validate},
+    {"import", "results of OSU, nccl-tests and others as a run, for fit, plot and report", false,
+     ep_cmd_import},
     {"plot", "the figures of one or more runs: SVG, data and gnuplot script", false, ep_cmd_plot},
     {"report", "report.html of one or more runs: figures, fit, warnings, what was run", false,
      ep_cmd_report},

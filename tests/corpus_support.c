@@ -2,9 +2,12 @@
 /* Helpers of the fuzz targets. */
 #include "tests/fuzz.h"
 
+#include "results/import.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 void fuzz_check_refusal(enum ep_status status)
@@ -94,4 +97,69 @@ const char *fuzz_write_file(const char *name, const uint8_t *data, size_t size,
         *directory = scratch;
     }
     return path;
+}
+
+static void check_written(struct ep_record *record)
+{
+    char *line = NULL;
+    struct ep_record again;
+    EP_ASSERT(ep_record_set_text(&record->run_id, "run") == EP_OK);
+    EP_ASSERT(ep_record_make_id(record) == EP_OK);
+    EP_ASSERT(ep_record_to_line(record, &line) == EP_OK);
+    EP_ASSERT(ep_record_from_line("again", 1, line, strlen(line), &again) == EP_OK);
+    EP_ASSERT(again.median_s > 0 && again.ranks > 0);
+    ep_record_fini(&again);
+    free(line);
+}
+
+static void check_import(struct ep_import *import, const struct ep_import_options *options)
+{
+    const size_t num = (size_t)import->num_points;
+    struct ep_record *records = calloc(num, sizeof *records);
+    int64_t **rows = calloc(num, sizeof *rows);
+    struct ep_run run;
+    ep_run_init(&run);
+    EP_ASSERT(records != NULL && rows != NULL);
+    for (size_t i = 0; i < num; i++) {
+        ep_record_init(&records[i], EP_RECORD_COMM);
+    }
+    const enum ep_status status =
+        ep_import_make_records(import, options, 1, &run, records, rows);
+    if (status != EP_OK) {
+        fuzz_check_refusal(status);
+    }
+    for (size_t i = 0; i < num; i++) {
+        if (status == EP_OK) {
+            check_written(&records[i]);
+        }
+        ep_record_fini(&records[i]);
+        free(rows[i]);
+    }
+    free(records);
+    free(rows);
+    ep_run_fini(&run);
+}
+
+void fuzz_import(const uint8_t *data, size_t size, const char *format)
+{
+    const struct ep_importer *importer = NULL;
+    struct ep_import import = {0};
+    struct ep_import_options options;
+    ep_import_options_init(&options);
+    options.num_ranks = 4;
+    options.spread = 0.5;
+    char *text = malloc(size + 1);
+    EP_ASSERT(text != NULL && ep_importer_find(format, &importer) == EP_OK);
+    if (size > 0) {
+        memcpy(text, data, size);
+    }
+    text[size] = '\0';
+    const enum ep_status status = ep_import_text(importer, "input", text, size, &options, &import);
+    if (status == EP_OK) {
+        check_import(&import, &options);
+    } else {
+        fuzz_check_refusal(status);
+    }
+    ep_import_fini(&import);
+    free(text);
 }

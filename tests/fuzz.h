@@ -20,6 +20,10 @@ void fuzz_check_refusal(enum ep_status status);
  *  duplicates and without; what is accepted must keep the promises of struct ep_trace. */
 void fuzz_trace(const uint8_t *data, size_t size, const char *format);
 
+/** Import `data` as text of `format` with the ranks of a small machine; the records of what is accepted
+ *  must be written and read back. */
+void fuzz_import(const uint8_t *data, size_t size, const char *format);
+
 /** The input as a file `name` in a directory of this process, written over each time. Returns the
  *  path of the directory where `directory` is not NULL ("" else), and of the file. */
 const char *fuzz_write_file(const char *name, const uint8_t *data, size_t size,
