@@ -88,7 +88,7 @@ endif
 FOLDERS := base topologies kernels results plots bench
 SOURCES := $(foreach d,$(FOLDERS),$(wildcard $(d)/*.c))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o) $(patsubst %.cc,$(B)/%.o,$(wildcard bench/*.cc))
-EMBED := $(sort $(wildcard kernels/data/*.csv plots/*.gp plots/*.css plots/*.html topologies/catalogue/*))
+EMBED := $(sort $(wildcard kernels/data/*.csv results/published/*.csv plots/*.gp plots/*.css plots/*.html topologies/catalogue/*))
 GEN := $(B)/gen/embedded_files.o
 
 # A library's headers are visible only where the design lets them in.

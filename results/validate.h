@@ -36,5 +36,6 @@ struct ep_validation {
 
 extern const struct ep_validation ep_validation_planted;
 extern const struct ep_validation ep_validation_held_out;
+extern const struct ep_validation ep_validation_ping_pong;
 
 #endif

@@ -34,6 +34,12 @@ for r in rows:
     assert r["rung"] in ("M2", "M3") and r["median_ape"] < 0.04 and r["coverage"] > 0.8, r
 EOF
 
+"$EPBENCH" validate --ping-pong --json pp.json >pp.txt
+[ "$(grep -c ': ok$' pp.txt)" = 2 ]
+for key in held_out_error split_half change_bytes pieces; do
+    grep -q "\"$key\":" pp.json || { echo "no key $key"; exit 1; }
+done
+
 fails 2 "nothing to validate" "$EPBENCH" validate
 fails 2 "the runs to fit are missing" "$EPBENCH" validate --held-out new
 fails 2 "'M9' is no rung" "$EPBENCH" validate --planted --rungs M9
