@@ -15,6 +15,7 @@ static const struct ep_validation *const validations[] = {
     &ep_validation_planted,
     &ep_validation_held_out,
     &ep_validation_ping_pong,
+    &ep_validation_simulated,
 };
 enum { NUM_VALIDATIONS = sizeof validations / sizeof validations[0], FIRST_KEY = 1024 };
 

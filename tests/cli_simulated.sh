@@ -63,6 +63,25 @@ samples() { grep '"algorithm":"linear"' "$1/records.jsonl" | grep -o '"case":"[^
 [ "$(samples run)" = "$(samples again)" ] || fail "a second run has other times"
 grep -q '"verified":true' again/records.jsonl && fail "verified without a check"
 
+# The fit finds the port that binds, on skews and on ranks that it has not seen; the figures are asked for.
+simulate 24 2 linear -- comm --ranks 16,24 --experts 64 --top-k 8 --hidden 512 --tokens 8,64,512 --visits 1 \
+    --skew uniform,zipf:0.6,zipf:1.2,hot:2,hot:4@15,khot:2:0.5 --transport alltoallv --op dispatch -o sweep ||
+    fail "the sweep failed"
+"$EPBENCH" validate --simulated sweep --json - >out 2>err || fail "the fit misses the figures on a simulated tree"
+grep -q '"rung": "M4"' out || fail "M4 is not chosen"
+grep -q '"extrapolated_median_ape"' out || fail "nothing is extrapolated"
+validation_refused() { # TEXT ARGUMENTS...
+    text=$1
+    shift
+    status=0
+    "$EPBENCH" validate --simulated "$@" >out 2>err || status=$?
+    [ $status = 2 ] && grep -q -- "$text" err || fail "validate --simulated $* gave $status: $text"
+}
+validation_refused 'simulate-figures are missing'
+sed -i 's/"machine": "SimGrid/"machine": "no SimGrid/' sweep/run.json
+validation_refused 'measured on no SimGrid' sweep
+validation_refused 'nosuch' nosuch
+
 refused 3 'was not started with it' 16 2 linear -- comm --tokens 8 --algorithm pairwise
 refused 2 'unknown option --nosuch' 16 2 linear -- comm --nosuch
 refused 2 'multiple of 32' --per-host 4 16 2 linear -- comm
