@@ -38,7 +38,13 @@ static const struct argp_option options[] = {
     {"machine", 'm', "TEXT", 0, "What was measured, in a line, for run.json and the report", 0},
     {"level", 'l', "NAME", 0, "Level of the pairs of links: host, fabric or what `epbench topo` names "
      "(default imported)", 0},
-    {"op", 'O', "TEST", 0, "nccl: alltoall, alltoallv or sendrecv, where an old text does not name it", 0},
+    {"op", 'O', "TEST", 0, "nccl: alltoall, alltoallv or sendrecv, where an old text does not name it; csv: "
+     "alltoall, alltoallv (of equal messages), pingpong or window", 0},
+    {"map", 'c', "LIST", 0, "csv: KEY=COLUMN,...; one of time_s, time_ms, time_us (a call; of links a "
+     "message, one way), one of size_bytes (a message) and rank_bytes (all that a rank sends, to itself "
+     "too); ranks, ranks_per_node", 0},
+    {"size-of", 'z', "WHAT", 0, "ucc: the size is of a message (before UCC 1.5) or of all that a rank sends "
+     "(default: by the line 'Total time')", 0},
     {"matrix", 'M', "FILE", 0, "nccl alltoallv: NCCL_TESTS_ALLTOALLV_MATRIX_FILE of the run", 0},
     {"scale", 's', "X", 0, "nccl alltoallv: NCCL_TESTS_ALLTOALLV_MATRIX_SCALE of the run (default 1)", 0},
     {"spread", 'S', "X", 0, "nccl alltoallv: NCCL_TESTS_ALLTOALLV_SPREAD of the run, 0 to 1", 0},
@@ -86,6 +92,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case 'l': o->level = text; return 0;
     case 'O': o->op = text; return 0;
     case 'M': o->matrix = text; return 0;
+    case 'c': o->map = text; return 0;
+    case 'z': o->size_of = text; return 0;
     case 'n': return failed(ep_parse_i64(text, "--ranks", 1, 1 << 20, &o->num_ranks));
     case 'r': return failed(ep_parse_i64(text, "--ranks-per-node", 1, 1 << 20, &o->ranks_per_node));
     case 's': return failed(ep_parse_f64(text, "--scale", 0, 1e9, &o->scale));
@@ -106,8 +114,8 @@ static char *new_documentation(void)
         return NULL;
     }
     fprintf(out, "Make a run directory of results that other benchmarks printed, for fit, plot and "
-                 "report: point-to-point results become links records, all-to-alls comm records.\n\n"
-                 "FORMAT is one of\v");
+                 "report: point-to-point results become links records, all-to-alls comm records."
+                 "\vFORMAT is one of\n");
     for (int i = 0; ep_importer_at(i) != NULL; i++) {
         fprintf(out, "  %-6s %s\n", ep_importer_at(i)->name, ep_importer_at(i)->summary);
     }

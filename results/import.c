@@ -21,7 +21,12 @@
 static const struct ep_importer importers[] = {
     {"osu", "OSU micro-benchmarks: osu_latency, osu_bw, osu_bibw, osu_multi_lat, osu_alltoall, "
             "osu_alltoallv and their non-blocking forms", ep_import_read_osu},
-    {"nccl", "nccl-tests: alltoall_perf, alltoallv_perf, sendrecv_perf", ep_import_read_nccl},
+    {"imb", "Intel MPI Benchmarks: PingPong, PingPing, Sendrecv, Alltoall, Alltoallv and their "
+            "non-blocking forms", ep_import_read_imb},
+    {"nccl", "nccl-tests: alltoall_perf, alltoallv_perf, sendrecv_perf, text or JSON",
+     ep_import_read_nccl},
+    {"ucc", "UCC's ucc_perftest: alltoall, alltoallv of equal messages", ep_import_read_ucc},
+    {"csv", "any CSV with a header, by --map and --op", ep_import_read_csv},
 };
 
 const struct ep_importer *ep_importer_at(int idx)
@@ -81,6 +86,17 @@ static enum ep_status make_room(void **items, int64_t num, size_t size)
     }
     *items = larger;
     return EP_OK;
+}
+
+void ep_import_set_where(const char *name, const char *place, char where[EP_IMPORT_TEXT])
+{
+    const size_t most = EP_IMPORT_TEXT - 1 - strlen(place);
+    const size_t length = strlen(name);
+    const char *tail = length > most ? name + (length - most) : name;
+    while ((*tail & 0xc0) == 0x80) { /* not within a character of UTF-8 */
+        tail++;
+    }
+    snprintf(where, EP_IMPORT_TEXT, "%s%s", tail, place);
 }
 
 enum ep_status ep_import_add_point(struct ep_import *import, const char *where, int64_t size_bytes,

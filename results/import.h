@@ -24,7 +24,8 @@ struct ep_import_options {
     const char *host;
     const char *machine;
     const char *level;  /* of links */
-    const char *op;     /* nccl: the test that an old text does not name */
+    const char *op;     /* nccl: the test that an old text does not name; csv: what was timed */
+    const char *size_of; /* ucc: message, rank */
     const char *matrix; /* nccl alltoallv: path of its matrix file */
     double scale;       /* nccl alltoallv: of the matrix */
     double spread;      /* nccl alltoallv: of its generated pattern, 0 to 1 */
@@ -70,8 +71,8 @@ struct ep_import {
     struct ep_import_matrix *matrices;
     int64_t num_matrices;
     int64_t num_files;
-    int64_t num_empty;              /* lines of 0 bytes, left out */
-    struct ep_record_notes notes;   /* warnings for run.json */
+    int64_t num_empty;            /* lines that move nothing between ranks, left out */
+    struct ep_record_notes notes; /* warnings for run.json */
 };
 
 void ep_import_fini(struct ep_import *import);
@@ -98,6 +99,10 @@ EP_MUST_CHECK enum ep_status ep_import_text(const struct ep_importer *importer, 
                                             const char *text, size_t length,
                                             const struct ep_import_options *options,
                                             struct ep_import *import);
+
+/** `name` and `place` in it (":12") as one text; of a long name its end, so that what tells files apart
+ *  stays. */
+void ep_import_set_where(const char *name, const char *place, char where[EP_IMPORT_TEXT]);
 
 /** A new point, absent but for `where`, `file_idx` and one sample; *point until the next call.
  *  time_s > 0, at most 1e6. Lines of 0 bytes are not added: *point = NULL, and they are counted. */
@@ -133,6 +138,9 @@ EP_MUST_CHECK enum ep_status ep_import_write(struct ep_import *import,
         const char *name, const char *text, size_t length,                                         \
         const struct ep_import_options *options, struct ep_import *import)
 EP_IMPORT_READER(osu);
+EP_IMPORT_READER(imb);
 EP_IMPORT_READER(nccl);
+EP_IMPORT_READER(ucc);
+EP_IMPORT_READER(csv);
 
 #endif

@@ -43,18 +43,6 @@ void ep_import_lines_fini(struct ep_import_lines *lines)
     *lines = (struct ep_import_lines){0};
 }
 
-/* Of a long name its end, so that what tells files apart stays. */
-static void set_where(struct ep_import_lines *lines)
-{
-    const size_t most = sizeof lines->where - 24;
-    const size_t length = strlen(lines->name);
-    const char *tail = length > most ? lines->name + (length - most) : lines->name;
-    while ((*tail & 0xc0) == 0x80) { /* not within a character of UTF-8 */
-        tail++;
-    }
-    snprintf(lines->where, sizeof lines->where, "%s:%" PRId64, tail, lines->line);
-}
-
 bool ep_import_lines_next(struct ep_import_lines *lines)
 {
     if (lines->next >= lines->end) {
@@ -71,7 +59,9 @@ bool ep_import_lines_next(struct ep_import_lines *lines)
     lines->text = text + strspn(text, blanks);
     lines->line++;
     lines->num_words = 0;
-    set_where(lines);
+    char place[24];
+    snprintf(place, sizeof place, ":%" PRId64, lines->line);
+    ep_import_set_where(lines->name, place, lines->where);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #define EP_RESULTS_IMPORT_LINES_H
 
 #include "base/error.h"
+#include "results/import.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,7 +21,7 @@ struct ep_import_lines {
     char *text;       /* the line, blanks at both ends cut off */
     char *words[EP_IMPORT_MAX_WORDS]; /* after ep_import_lines_split() */
     int num_words;
-    char where[96];   /* NAME:LINE, the last part of a long name */
+    char where[EP_IMPORT_TEXT]; /* NAME:LINE, the last part of a long name */
 };
 
 /** Refuses NUL bytes, and a last line without line end: it may be cut. */

@@ -194,8 +194,9 @@ enum ep_status ep_nccl_read_json(const char *name, const char *text, size_t leng
     EP_TRY(read_devices(json, name, run));
     EP_TRY(get_array(json, "results", name, &results));
     for (size_t i = 0; i < json_array_size(results); i++) {
-        char where[EP_IMPORT_TEXT];
-        snprintf(where, sizeof where, "%.60s: results[%zu]", name, i);
+        char place[40], where[EP_IMPORT_TEXT];
+        snprintf(place, sizeof place, ": results[%zu]", i);
+        ep_import_set_where(name, place, where);
         EP_TRY(read_result(json_array_get(results, i), where, options, run, import));
     }
 out:

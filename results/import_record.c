@@ -361,7 +361,7 @@ static enum ep_status fill_run(const struct ep_import *import,
     }
     if (import->num_empty > 0) {
         EP_TRY(ep_record_add_note(&run->warnings, "empty-messages",
-                                  "%" PRId64 " results of 0 bytes are left out", import->num_empty));
+                                  "%" PRId64 " results that move no bytes between ranks are left out", import->num_empty));
     }
     for (int64_t i = 0; i < import->notes.num; i++) {
         EP_TRY(ep_record_add_note(&run->warnings, import->notes.items[i].name, "%s",

@@ -93,6 +93,44 @@ fails 2 "--matrix FILE" "$EPBENCH" import nccl matrix.txt -o bad
 grep -q '"skew":"matrix:' matrix/records.jsonl
 fails 2 "size $total" "$EPBENCH" import nccl matrix.txt -o bad --matrix m.txt --scale 2
 
+# The other formats.
+cat >imb.txt <<END
+#    Intel(R) MPI Benchmarks 2021.2, MPI-1 part
+# Benchmarking Alltoall 
+# #processes = 4 
+       #bytes #repetitions  t_min[usec]  t_max[usec]  t_avg[usec]
+            0         1000         0.07         0.07         0.07
+         1024         1000         4.00         9.00         5.00
+        65536         1000        40.00       200.00        50.00
+      1048576           40       900.00      3000.00       950.00
+# All processes entering MPI_Finalize
+END
+"$EPBENCH" import imb imb.txt -o imb --ranks-per-node 4 >/dev/null
+goes_on imb
+cat >ucc.txt <<END
+Collective:             Alltoall
+Datatype:               float32
+Inplace:                0
+
+       Count        Size                Time, us
+                                 avg         min         max
+        4096       16384        9.00        8.00       10.24
+        8192       32768       18.00       17.00       20.48
+       16384       65536       36.00       35.00       40.96
+Total time: 0.07 ms
+END
+fails 2 "--ranks N" "$EPBENCH" import ucc ucc.txt -o bad
+"$EPBENCH" import ucc ucc.txt -o ucc --ranks 4 --ranks-per-node 2 >/dev/null
+goes_on ucc
+head -n 9 ucc.txt >cut.txt
+fails 2 "no line 'Total time'" "$EPBENCH" import ucc cut.txt -o bad --ranks 4
+printf 'bytes,us\n1000,10\n1000,11\n2000,20\n4000,40\n' >any.csv
+"$EPBENCH" import csv any.csv -o csv --op alltoall --map time_us=us,size_bytes=bytes --ranks 4 2>/dev/null >made
+grep -q '^csv: 3 records of 1 file$' made
+goes_on csv
+fails 2 "any.csv:1: no column 'bytes;us'" "$EPBENCH" import csv any.csv -o bad --op alltoall --ranks 4 \
+    --map 'time_us=bytes;us,size_bytes=bytes'
+
 # Wrong data fail the records and the exit status; the run is there.
 sed 's/7.49       0/7.49       7/' nccl.txt >wrong.txt
 status=0

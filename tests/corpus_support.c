@@ -148,6 +148,10 @@ void fuzz_import(const uint8_t *data, size_t size, const char *format)
     ep_import_options_init(&options);
     options.num_ranks = 4;
     options.spread = 0.5;
+    if (strcmp(format, "csv") == 0) {
+        options.op = "alltoall";
+        options.map = "time_us=a,size_bytes=b,ranks=c";
+    }
     char *text = malloc(size + 1);
     EP_ASSERT(text != NULL && ep_importer_find(format, &importer) == EP_OK);
     if (size > 0) {

@@ -501,17 +501,218 @@ static void test_nccl_json(void **state)
     refuse("nccl", JSON_HEAD "]}", "no result");
 }
 
+/* --- IMB ------------------------------------------------------------------------------------- */
+
+#define IMB_HEAD "#    Intel(R) MPI Benchmarks 2021.2, MPI-1 part\n# Machine : x86_64\n"
+#define IMB_TITLE(name, ranks) "# Benchmarking " name " \n# #processes = " ranks " \n#-------\n"
+#define IMB_TIMES "  #bytes #repetitions  t_min[usec]  t_max[usec]  t_avg[usec]\n"
+#define IMB_FOOT "\n\n# All processes entering MPI_Finalize\n\n"
+
+static void test_imb(void **state)
+{
+    (void)state;
+    const struct ep_import_options options = ranks(-1, 2);
+    struct imported m;
+    begin("imb", IMB_HEAD IMB_TITLE("PingPong", "2") "  #bytes #repetitions      t[usec]   Mbytes/sec\n"
+          "  0  1000  0.50  0.00\n  1024  1000  1.00  1024.00\n"
+          IMB_TITLE("Sendrecv", "4") "  #bytes #repetitions  t_min[usec]  t_max[usec]  t_avg[usec]  Mbytes/sec\n"
+          "  1000  1000  0.90  2.00  0.95  1000.00\n"
+          IMB_TITLE("Bcast", "4") IMB_TIMES "  1  1000  0.65  6.07  3.36\n"
+          IMB_TITLE("Alltoall", "1") IMB_TIMES "  1  1000  0.65  0.70  0.68\n"
+          IMB_TITLE("Alltoall", "4; rank order (rowwise):") IMB_TIMES "  0  1000  0.07  0.07  0.07\n"
+          "  1000  1000  4.00  7.00  5.00\n  4000 out-of-mem.; needed X=   1.001 GB; use flag \"-mem X\"\n"
+          IMB_TITLE("Ialltoallv", "2")
+          "  #bytes #repetitions t_ovrl[usec] t_pure[usec]  t_CPU[usec]   overlap[%]      defects\n"
+          "  8  1000  9.00  5.00  4.50  11.11  0.00\n  16  1000  9.00  6.00  4.50  11.11  1.00\n" IMB_FOOT,
+          &options, &m);
+    assert_int_equal(m.import.num_points, 5);
+    CHECK_NEAR(m.records[0].median_s, 1e-6, 1e-18); /* half of the way and back, as it is printed */
+    assert_string_equal(m.records[0].pattern, "pingpong");
+    CHECK_NEAR(m.records[1].median_s, 2e-6, 1e-18); /* the slowest process */
+    CHECK_NEAR(m.records[1].bw_bytes_per_s, 500e6, 1e-3); /* each way; theirs counts both */
+    assert_int_equal(m.records[1].concurrent_pairs, 4);
+    const struct ep_record *r = &m.records[2];
+    CHECK_NEAR(r->median_s, 7e-6, 1e-18);
+    assert_int_equal(r->ranks, 4);
+    assert_int_equal(r->nodes, 2);
+    assert_int_equal(r->h_rank_bytes, 3000); /* size is of each message */
+    assert_int_equal(r->tokens, 4000);
+    assert_string_equal(r->mpi_params.items[0].text, "IMB Alltoall 2021.2");
+    CHECK_NEAR(m.records[3].median_s, 5e-6, 1e-18); /* without computation */
+    assert_string_equal(m.records[3].transport, "ialltoallv");
+    assert_int_equal(m.records[3].nodes, 1);
+    assert_int_equal(m.records[3].verified, 1);
+    assert_int_equal(m.records[4].verified, 0);
+    assert_true(warns(&m.run.warnings, "left-out"));
+    assert_true(warns(&m.run.warnings, "not-measured"));
+    assert_true(warns(&m.run.warnings, "empty-messages"));
+    end(&m);
+}
+
+static void test_imb_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } bad[] = {
+        {"", "before '# All processes entering MPI_Finalize'"},
+        {"1 2 3\n", "results.txt:1: '1 2 3'"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8  1000  4.00  7.00  5.00\n", "is it cut"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES IMB_FOOT, "no line with a size"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8  1000  4.00\n", "3 numbers; the table of Alltoall has 5"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8  1000  4,00  7.00  5.00\n", "another locale"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8  1000  4.00  -7.00  5.00\n", "t_max[usec]"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8  0  4.00  7.00  5.00\n", "#repetitions"},
+        {IMB_TITLE("Alltoall", "4") IMB_TIMES "  8 1 4.0 7.0 5.0\n  4 1 4.0 7.0 5.0\n", "ascending sizes"},
+        {IMB_TITLE("Alltoall", "four") IMB_TIMES, "results.txt:2: #processes: 'four'"},
+        {IMB_TITLE("Alltoall", "4") "  #bytes #repetitions  t_best[usec]\n", "'t_best[usec]' is no column"},
+        {IMB_TITLE("Alltoall", "4") "  #bytes #repetitions  t_min[usec]\n", "were expected"},
+        {"# Benchmarking Alltoall\n" IMB_TIMES "  8  1000  4.00  7.00  5.00\n", "'# #processes = N'"},
+        {IMB_TITLE("Bcast", "4") IMB_TIMES "  8  1000  4.00  7.00  5.00\n" IMB_FOOT, "no result"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        refuse("imb", bad[i].text, bad[i].part);
+    }
+}
+
+/* --- UCC ------------------------------------------------------------------------------------- */
+
+#define UCC_HEAD(name)                                                                             \
+    "Collective:             " name "\nMemory type:            host\nDatatype:               float32\n" \
+    "Reduction:              N/A\nInplace:                0\nWarmup:\n  small                 100\n\n"
+#define UCC_COLUMNS "       Count        Size                Time, us\n     avg         min         max\n"
+#define UCC_WITH_BW                                                                                \
+    "       Count        Size                Time, us       Bus Bandwidth, GB/s\n"                   \
+    "     avg         min         max         avg         max         min\n"
+#define UCC_FOOT "Total time: 0.03 ms\n"
+
+static void test_ucc(void **state)
+{
+    (void)state;
+    struct ep_import_options options = ranks(4, -1);
+    struct imported m;
+    /* 4096 floats of a rank's buffer: 4096 bytes to each of 4; 12288 in 10.24 us are 1.2 GB/s */
+    begin("ucc", UCC_HEAD("Alltoall") UCC_WITH_BW
+          "  4096  16384  9.00  8.00  10.24  1.37  1.54  1.20\n" UCC_FOOT, &options, &m);
+    assert_int_equal(m.records[0].h_rank_bytes, 12288);
+    CHECK_NEAR(m.records[0].median_s, 10.24e-6, 1e-18); /* the slowest rank */
+    CHECK_NEAR(m.records[0].bw_bytes_per_s, 1.2e9, 1);
+    assert_string_equal(m.records[0].transport, "ucc-alltoall");
+    end(&m);
+    /* before UCC 1.5 the size was that of a message: 16384 bytes to each */
+    options.size_of = "message";
+    begin("ucc", UCC_HEAD("alltoallv") UCC_COLUMNS
+          "  4096  16384  9.00  8.00  10.24\n  8192  32768  9.00  8.00  12.00\n", &options, &m);
+    assert_int_equal(m.records[0].h_rank_bytes, 3 * 16384);
+    end(&m);
+}
+
+static void test_ucc_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } bad[] = {
+        {"", "no result"},
+        {"Segmentation fault\n", "results.txt:1: 'Segmentation fault'"},
+        {UCC_HEAD("Allreduce"), "'Allreduce': alltoall or alltoallv"},
+        {UCC_HEAD("Alltoall") "  4096  16384  9.00  8.00  10.24\n", "'4096'"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9.00  8.00  10.24\n", "no line 'Total time'"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9.00  8.00\n" UCC_FOOT, "4 numbers; 5 columns"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  4096  9.00  8.00  10.24\n" UCC_FOOT, "makes 16384"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9.00  10.00  10.24\n" UCC_FOOT, "min <= avg"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9,00  8.00  10.24\n" UCC_FOOT, "another locale"},
+        {UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  0.00  0.00  0.00\n" UCC_FOOT, "above 0"},
+        {UCC_HEAD("Alltoallv") UCC_COLUMNS
+         "  16  64  9.00  8.00  10.24\n  48  192  9.0  8.0  10.0\n  64  256  9.0  8.0  10.0\n" UCC_FOOT,
+         "do not grow by one ratio"},
+        {UCC_HEAD("Alltoall") UCC_WITH_BW
+         "  4096  16384  9.00  8.00  10.24  13.70  15.40  12.00\n" UCC_FOOT, "by its bandwidth"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        refuse("ucc", bad[i].text, bad[i].part);
+    }
+    struct ep_import import = {0};
+    struct ep_import_options options = ranks(3, -1);
+    CHECK_FAILS(read_text("ucc", UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9.00  8.00  10.24\n" UCC_FOOT,
+                          &options, &import), EP_EINVAL, "no whole number of messages to 3 ranks");
+    options = ranks(-1, -1);
+    CHECK_FAILS(read_text("ucc", UCC_HEAD("Alltoall") UCC_COLUMNS "  4096  16384  9.00  8.00  10.24\n" UCC_FOOT,
+                          &options, &import), EP_EINVAL, "--ranks N");
+    options.size_of = "all";
+    CHECK_FAILS(read_text("ucc", "", &options, &import), EP_EINVAL, "--size-of: 'all'");
+    ep_import_fini(&import);
+}
+
+/* --- CSV ------------------------------------------------------------------------------------- */
+
+static void test_csv(void **state)
+{
+    (void)state;
+    struct ep_import_options options = ranks(-1, -1);
+    struct imported m;
+    options.op = "alltoall";
+    options.map = "time_ms=t,rank_bytes=all,ranks=p,ranks_per_node=r";
+    begin("csv", "all,p,r,t\n4000,4,2,0.3\n4000,4,2,0.1\n4000,4,2,0.2\n8000,4,2,0.5\n4000,4,2,0.4\n", &options,
+          &m);
+    assert_int_equal(m.import.num_points, 3);
+    assert_int_equal(m.records[0].n, 3);
+    CHECK_NEAR(m.records[0].median_s, 0.2e-3, 1e-15);
+    assert_false(warns(&m.records[0].warnings, "mean-only"));
+    assert_int_equal(m.records[0].h_rank_bytes, 3000);
+    assert_int_equal(m.records[0].nodes, 2);
+    assert_true(warns(&m.records[1].warnings, "mean-only"));
+    assert_int_equal(m.records[2].visit_idx, 1); /* of the first case again */
+    end(&m);
+    options.op = "pingpong";
+    options.map = "time_s=t,size_bytes=b";
+    begin("csv", "b,t\n1000,0.001\n", &options, &m);
+    CHECK_NEAR(m.records[0].bw_bytes_per_s, 1e6, 1e-6);
+    end(&m);
+}
+
+static void test_csv_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *op, *map, *part;
+    } bad[] = {
+        {"b,t\n1,2\n", NULL, "time_s=t,size_bytes=b", "--op"},
+        {"b,t\n1,2\n", "bcast", "time_s=t,size_bytes=b", "--op: 'bcast'"},
+        {"b,t\n1,2\n", "alltoall", NULL, "needs --map"},
+        {"b,t\n1,2\n", "alltoall", "time_s=t", "one of size_bytes"},
+        {"b,t\n1,2\n", "alltoall", "time_s=t,time_us=t,size_bytes=b", "one of time_s"},
+        {"b,t\n1,2\n", "alltoall", "time_s=t,time_s=t", "given twice"},
+        {"b,t\n1,2\n", "alltoall", "time_h=t,size_bytes=b", "'time_h=t'"},
+        {"b,t\n1,2\n", "alltoall", "time_s,size_bytes=b", "'time_s'"},
+        {"b;t\n1;2\n", "alltoall", "time_s=t,size_bytes=b", "results.txt:1: no column 't'"},
+        {"b,t\n1,2", "alltoall", "time_s=t,size_bytes=b", "may be cut"},
+        {"b,t\n1,-2\n", "alltoall", "time_s=t,size_bytes=b", "results.txt:2"},
+        {"b,t\n1\n", "alltoall", "time_s=t,size_bytes=b", "results.txt:2"},
+        {"b,t\n7,2\n", "alltoall", "time_s=t,rank_bytes=b", "no whole number of messages to 4"},
+        {"b,t\n", "alltoall", "time_s=t,size_bytes=b", "no result"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct ep_import_options options = ranks(4, -1);
+        struct ep_import import = {0};
+        options.op = bad[i].op;
+        options.map = bad[i].map;
+        CHECK_FAILS(read_text("csv", bad[i].text, &options, &import), EP_EINVAL, bad[i].part);
+        ep_import_fini(&import);
+    }
+}
+
 static void test_table(void **state)
 {
     (void)state;
     const struct ep_importer *found = NULL;
-    CHECK_FAILS(ep_importer_find("xml", &found), EP_EINVAL, "'xml' is no format to import: osu, nccl");
+    CHECK_FAILS(ep_importer_find("xml", &found), EP_EINVAL, "'xml' is no format to import: osu, imb, nccl, ucc, csv");
     for (int i = 0; ep_importer_at(i) != NULL; i++) {
         CHECK_OK(ep_importer_find(ep_importer_at(i)->name, &found));
         assert_ptr_equal(found, ep_importer_at(i));
         struct ep_import import = {0};
         const struct ep_import_options options = ranks(4, -1);
-        CHECK_FAILS(ep_import_text(found, "nul", "# a\0b\n", 6, &options, &import), EP_EINVAL, "nul");
+        CHECK_FAILS(ep_import_text(found, "nul", "# a\0b\n", 6, &options, &import), EP_EINVAL, "");
         ep_import_fini(&import);
     }
 }
@@ -532,6 +733,12 @@ int main(void)
         cmocka_unit_test(test_nccl_refused),
         cmocka_unit_test(test_nccl_hosts),
         cmocka_unit_test(test_nccl_json),
+        cmocka_unit_test(test_imb),
+        cmocka_unit_test(test_imb_refused),
+        cmocka_unit_test(test_ucc),
+        cmocka_unit_test(test_ucc_refused),
+        cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_csv_refused),
         cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
