@@ -14,6 +14,7 @@ enum ep_status ep_cmd_validate(int argc, char **argv);
 static const struct ep_validation *const validations[] = {
     &ep_validation_planted,
     &ep_validation_held_out,
+    &ep_validation_published,
     &ep_validation_ping_pong,
     &ep_validation_simulated,
 };

@@ -40,6 +40,29 @@ for key in held_out_error split_half change_bytes pieces; do
     grep -q "\"$key\":" pp.json || { echo "no key $key"; exit 1; }
 done
 
+# A row per row of the shipped table, then those held out and those derived; figures, all reached.
+"$EPBENCH" validate --published --json pub.json >pub.txt
+[ "$(grep -c ': ok$' pub.txt)" = 3 ]
+! grep -q MISSED pub.txt
+"$EPBENCH" validate --published --json - >pub2.json
+cmp pub.json pub2.json
+python3 - <<'EOF' 2>/dev/null || [ $? = 127 ]
+import json
+rows = json.load(open("pub.json"))
+v1 = [r for r in rows if r["set"] == "deepep_v1_ht"]
+assert len(rows) == 220 + 4 + 4 and len(v1) == 8
+for r in rows:
+    assert (r["predicted_s"] is None) == (r["withheld"] is not None), r
+    assert r["published_s"] is None or r["byte_basis"], r
+for r in v1:
+    assert abs(r["error"]) <= 0.07 and r["reached"] and r["fit"].startswith("in-sample"), r
+    assert r["bw_remote_bytes_per_s"] < r["bw_logical_bytes_per_s"]
+    if r["nodes"] > 1: # printed = N / (N - 1) x real
+        ratio = r["bw_logical_bytes_per_s"] / r["bw_remote_bytes_per_s"]
+        assert abs(ratio - r["nodes"] / (r["nodes"] - 1)) < 1e-6, r
+assert [r["binding_level"] for r in v1] == 4 * ["nvlink"] + 4 * ["rdma"]
+EOF
+
 fails 2 "nothing to validate" "$EPBENCH" validate
 fails 2 "the runs to fit are missing" "$EPBENCH" validate --held-out new
 fails 2 "'M9' is no rung" "$EPBENCH" validate --planted --rungs M9
