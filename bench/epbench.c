@@ -28,6 +28,7 @@ COMMAND(place);
 COMMAND(models);
 COMMAND(plan);
 COMMAND(validate);
+COMMAND(predict);
 
 static const struct ep_command commands[] = {
     {"run", "the whole suite on this allocation, then fit, figures and report", true, ep_cmd_run},
@@ -41,6 +42,8 @@ static const struct ep_command commands[] = {
     {"links", "latency and bandwidth of each level, one pair at a time and all at once", true,
      ep_cmd_links},
     {"fit", "fit the cost model to records: parameters, errors, which rung to use", false, ep_cmd_fit},
+    {"predict", "a model's MoE layer on a machine, fitted or of the catalogue: time, what binds", false,
+     ep_cmd_predict},
     {"validate", "predictions against planted laws and other runs: how far off they are", false,
      ep_cmd_validate},
     {"import", "results of OSU, nccl-tests and others as a run, for fit, plot and report", false,

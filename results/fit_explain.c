@@ -16,14 +16,14 @@ enum { MAX_LEVELS = 12 };
 /* --- what binds ------------------------------------------------------------------------------ */
 
 /* Times by level: those without a name are latency. Returns how many there are. */
-static int sum_levels(const struct ep_fit_rung *rung, const struct ep_model_case *c,
-                      const char **levels, double *times_s)
+static int sum_levels(const struct ep_rung_form *form, const double *coefficients,
+                      const struct ep_model_case *c, const char **levels, double *times_s)
 {
     double terms[EP_RUNG_MAX_PARAMETERS];
     int num = 0;
-    ep_rung_terms(&rung->form, c, rung->coefficients, terms);
-    for (int j = 0; j < rung->rung->num_parameters; j++) {
-        const struct ep_rung_parameter *p = &rung->rung->parameters[j];
+    ep_rung_terms(form, c, coefficients, terms);
+    for (int j = 0; j < form->rung->num_parameters; j++) {
+        const struct ep_rung_parameter *p = &form->rung->parameters[j];
         const char *level = p->level != NULL ? p->level : "latency";
         int at = 0;
         while (at < num && strcmp(levels[at], level) != 0) {
@@ -38,12 +38,12 @@ static int sum_levels(const struct ep_fit_rung *rung, const struct ep_model_case
     return num;
 }
 
-void ep_fit_find_binding(const struct ep_fit_rung *rung, const struct ep_model_case *c,
-                         struct ep_fit_binding *binding)
+void ep_fit_find_binding(const struct ep_rung_form *form, const double *coefficients,
+                         const struct ep_model_case *c, struct ep_fit_binding *binding)
 {
     const char *levels[MAX_LEVELS];
     double times_s[MAX_LEVELS];
-    const int num = sum_levels(rung, c, levels, times_s);
+    const int num = sum_levels(form, coefficients, c, levels, times_s);
     int first = 0, second = -1;
     for (int i = 1; i < num; i++) {
         if (times_s[i] > times_s[first]) {
@@ -107,7 +107,7 @@ enum ep_status ep_fit_group_binding(const struct ep_fit_group *g, const char **l
         return ep_error_set(EP_ENOMEM, "no memory for what binds");
     }
     for (int64_t i = 0; i < g->num_cases; i++) {
-        ep_fit_find_binding(chosen, &g->cases[i].model, &bindings[i]);
+        ep_fit_find_binding(&chosen->form, chosen->coefficients, &g->cases[i].model, &bindings[i]);
         count(&firsts, bindings[i].level);
     }
     const int first = most_frequent(&firsts);
@@ -174,7 +174,7 @@ static void explain_skew(const struct ep_fit_group *g, const struct ep_fit_rung 
     for (int64_t i = 0; i < g->num_cases; i++) {
         if (g->cases[i].skew_idx == skew) {
             struct ep_fit_binding binding;
-            ep_fit_find_binding(chosen, &g->cases[i].model, &binding);
+            ep_fit_find_binding(&chosen->form, chosen->coefficients, &g->cases[i].model, &binding);
             count(&levels, binding.level);
             num++;
         }

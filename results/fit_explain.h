@@ -15,8 +15,8 @@ struct ep_fit_binding {
     double ratio;          /* next / largest, 0 to 1 */
 };
 
-void ep_fit_find_binding(const struct ep_fit_rung *rung, const struct ep_model_case *c,
-                         struct ep_fit_binding *binding);
+void ep_fit_find_binding(const struct ep_rung_form *form, const double *coefficients,
+                         const struct ep_model_case *c, struct ep_fit_binding *binding);
 
 /** The level that binds in most cases of a group by its chosen rung, and how many these are; the level
  *  that comes second in most of these. NULL, 0 without a chosen rung. Returns EP_ENOMEM. */

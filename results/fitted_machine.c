@@ -134,6 +134,36 @@ out:
     return status;
 }
 
+/* Of files without kernels records, and older ones, nothing is known. */
+static enum ep_status read_compute(const char *path, struct ep_fitted_machine *machine)
+{
+    enum ep_status status = EP_OK;
+    const json_t *compute = json_object_get(machine->json, "compute");
+    const json_t *flops = json_object_get(compute, "flops_per_s");
+    char where[512];
+    snprintf(where, sizeof where, "%s: compute", path);
+    machine->read_bytes_per_s = (double)NAN;
+    for (int t = 0; t < EP_NUM_DTYPES; t++) {
+        machine->flops_per_s[t] = (double)NAN;
+    }
+    if (compute == NULL) {
+        return EP_OK;
+    }
+    EP_TRY(ep_json_get_f64_or_nan(compute, "read_bytes_per_s", where, &machine->read_bytes_per_s));
+    for (int t = 0; t < EP_NUM_DTYPES; t++) {
+        EP_TRY(ep_json_get_f64_or_nan(flops, ep_dtype_name((enum ep_dtype)t), where,
+                                      &machine->flops_per_s[t]));
+        const double rates[] = {machine->flops_per_s[t], machine->read_bytes_per_s};
+        for (int i = 0; i < 2; i++) {
+            if (!isnan(rates[i]) && !(rates[i] > 0 && rates[i] < 1e18)) {
+                EP_TRY(ep_error_set(EP_EINVAL, "%s: %g per second is no rate", where, rates[i]));
+            }
+        }
+    }
+out:
+    return status;
+}
+
 static enum ep_status read_groups(const char *path, struct ep_fitted_machine *machine)
 {
     enum ep_status status;
@@ -177,6 +207,7 @@ enum ep_status ep_fitted_machine_read(const char *path, struct ep_fitted_machine
     }
     EP_TRY(ep_json_load(path, FILE_LIMIT_BYTES, &made->json));
     EP_TRY(read_groups(path, made));
+    EP_TRY(read_compute(path, made));
     *machine = made;
     made = NULL;
 out:

@@ -4,6 +4,7 @@
 #define EP_RESULTS_FITTED_MACHINE_H
 
 #include "base/error.h"
+#include "kernels/dtype.h"
 #include "results/model.h"
 
 #include <stdbool.h>
@@ -30,6 +31,8 @@ struct ep_fitted_machine {
     const char *host;
     int64_t num_groups; /* those without a chosen rung are left out */
     struct ep_fitted_group *groups;
+    double flops_per_s[EP_NUM_DTYPES]; /* of a rank's expert GEMMs; NaN = not measured */
+    double read_bytes_per_s;           /* of a rank, all at work; NaN = not measured */
 };
 
 /** Read machine.json as `epbench fit` writes it. Returns EP_EINVAL, naming file and key, where it

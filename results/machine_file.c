@@ -145,6 +145,44 @@ out:
     return status;
 }
 
+/* --- compute ----------------------------------------------------------------------------------- */
+
+/* What a rank reaches in expert GEMMs, by type, and how fast it reads what no cache holds; all ranks
+ * at work where that was measured, since they share memory. */
+static enum ep_status add_compute(json_t *machine, const struct ep_records *records)
+{
+    enum ep_status status = EP_OK;
+    json_t *flops = json_object(), *compute = json_object();
+    double read_bytes_per_s = NAN;
+    int64_t most_ranks = 0, largest_set = 0;
+    for (int64_t i = 0; i < records->num; i++) {
+        const struct ep_record *r = &records->items[i];
+        const double ranks = r->ranks_active > 0 ? (double)r->ranks_active : 1;
+        if (r->kind != EP_RECORD_KERNELS || !(r->median_s > 0)) {
+            continue;
+        }
+        if (strcmp(r->kernel, "gemm") == 0 && r->gemm.dtype != NULL && r->flops_per_s > 0) {
+            const double before = json_number_value(json_object_get(flops, r->gemm.dtype));
+            EP_TRY(ep_json_set(flops, r->gemm.dtype,
+                               ep_json_real(fmax(before, r->flops_per_s / ranks))));
+        }
+        const bool is_larger = r->ranks_active > most_ranks ||
+                               (r->ranks_active == most_ranks && r->working_set_bytes > largest_set);
+        if (strcmp(r->kernel, "read") == 0 && r->moved_bytes > 0 && is_larger) {
+            most_ranks = r->ranks_active;
+            largest_set = r->working_set_bytes;
+            read_bytes_per_s = r->moved_bytes / r->median_s / ranks;
+        }
+    }
+    EP_TRY(ep_json_set(compute, "flops_per_s", json_incref(flops)));
+    EP_TRY(ep_json_set(compute, "read_bytes_per_s", ep_json_real(read_bytes_per_s)));
+    EP_TRY(ep_json_set(machine, "compute", json_incref(compute)));
+out:
+    json_decref(flops);
+    json_decref(compute);
+    return status;
+}
+
 /* --- the fit --------------------------------------------------------------------------------- */
 
 static enum ep_status add_range(json_t *object, const struct ep_fit_group *groups,
@@ -344,6 +382,7 @@ enum ep_status ep_machine_file_make(const struct ep_records *records, const stru
     EP_TRY(ep_json_set(machine, "interval_level", ep_json_real(options->level)));
     EP_TRY(add_levels(machine, records));
     EP_TRY(add_ports(machine, records));
+    EP_TRY(add_compute(machine, records));
     /* Which NIC a rank uses is in no record yet. */
     EP_TRY(ep_json_set(machine, "rank_to_nic", json_null()));
     EP_TRY(add_range(machine, fit->groups, fit->num_groups));
