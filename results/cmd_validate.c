@@ -55,13 +55,20 @@ static void list_options(struct argp_option *all)
 
 static enum ep_status check(const struct input *in)
 {
-    int num = 0;
+    int num = 0, num_with_runs = 0;
     for (int i = 0; i < NUM_VALIDATIONS; i++) {
         num += in->asked[i];
+        num_with_runs += in->asked[i] && validations[i]->takes_runs;
     }
-    return num > 0 ? EP_OK
-                   : ep_error_set(EP_EINVAL, "nothing to validate: --%s, ... (epbench validate "
-                                  "--help)", validations[0]->option);
+    if (num == 0) {
+        return ep_error_set(EP_EINVAL, "nothing to validate: --%s, ... (epbench validate --help)",
+                            validations[0]->option);
+    }
+    if (in->of_all.num_directories > 0 && num_with_runs == 0) {
+        return ep_error_set(EP_EINVAL, "'%s': none of the validations asked for takes runs",
+                            in->of_all.directories[0]);
+    }
+    return EP_OK;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)

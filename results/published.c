@@ -120,9 +120,10 @@ static enum ep_status read_row(const struct ep_csv *csv, struct ep_published_row
 {
     enum ep_status status;
     const char *mode = "", *dtype_text = "";
-    double bw, latency_us;
+    double bw, latency_us, line;
     enum ep_dtype dtype;
-    *row = (struct ep_published_row){.line = csv->line, .published_s = NAN, .predicted_s = NAN, .fit = -1};
+    *row = (struct ep_published_row){.line = csv->line, .published_s = NAN,
+                                     .predicted_s = NAN, .left_out_s = NAN, .fit = -1};
     EP_TRY(copy_text(csv, "set", row->set));
     EP_TRY(copy_text(csv, "fit_group", row->fit_group));
     EP_TRY(copy_text(csv, "gpu", row->gpu));
@@ -139,6 +140,7 @@ static enum ep_status read_row(const struct ep_csv *csv, struct ep_published_row
     EP_TRY(get_count(csv, "topk_groups", 0, &row->topk_groups));
     EP_TRY(get_number(csv, "bw_gbs", NAN, &bw));
     EP_TRY(get_number(csv, "lat_us", NAN, &latency_us));
+    EP_TRY(get_number(csv, "line_gbs", NAN, &line));
     EP_TRY(find_text(csv, "dtype", &dtype_text));
     /* "fp8_e4m3+fp32scale/128": what follows the type's name is what ep_dtype_row_bytes counts */
     char name[8] = "";
@@ -146,6 +148,7 @@ static enum ep_status read_row(const struct ep_csv *csv, struct ep_published_row
     EP_TRY(ep_dtype_parse(name, "dtype", &dtype));
     row->row_bytes = ep_dtype_row_bytes(dtype, row->hidden);
     row->bw_bytes_per_s = 1e9 * bw;
+    row->line_bytes_per_s = 1e9 * line;
     row->latency_s = 1e-6 * latency_us;
     if (row->top_k > EP_GROUP_SPREAD_MAX_TOP_K ||
         (row->num_experts > 0 && row->top_k > row->num_experts)) {
@@ -188,13 +191,15 @@ static enum ep_status derive_bytes(struct ep_published_row *r)
     if (r->basis == EP_PUBLISHED_RANK_DEDUP || r->basis == EP_PUBLISHED_NODE_DEDUP) {
         r->level_bytes[EP_PUBLISHED_NVLINK] = bytes * spread.parts * (1 - 1 / per_node);
         r->level_bytes[EP_PUBLISHED_RDMA] = bytes * spread.groups * (1 - 1 / nodes);
-        r->logical_bytes =
-            bytes * (r->basis == EP_PUBLISHED_RANK_DEDUP ? spread.parts : spread.groups);
+        const bool is_rank = r->basis == EP_PUBLISHED_RANK_DEDUP;
+        r->logical_bytes = bytes * (is_rank ? spread.parts : spread.groups);
+        r->remote_bytes = r->level_bytes[is_rank ? EP_PUBLISHED_NVLINK : EP_PUBLISHED_RDMA];
         r->published_s = r->logical_bytes / r->bw_bytes_per_s;
     } else {
         const double copies =
             (double)(r->basis == EP_PUBLISHED_DENSE ? r->num_experts : r->top_k);
         r->logical_bytes = bytes * copies;
+        r->remote_bytes = NAN;
         r->level_bytes[EP_PUBLISHED_NVLINK] = r->logical_bytes * (per_node - 1) / ranks;
         r->level_bytes[EP_PUBLISHED_RDMA] = r->logical_bytes * (1 - 1 / nodes);
         r->published_s = r->latency_s;
@@ -205,16 +210,24 @@ out:
 
 static enum ep_status derive(struct ep_published_row *r)
 {
+    enum ep_status status = EP_OK;
     const char *reason = why_not(r);
     if (reason == NULL) {
-        return derive_bytes(r);
+        EP_TRY(derive_bytes(r));
+        if (r->remote_bytes / r->published_s > r->line_bytes_per_s) {
+            snprintf(r->withheld, sizeof r->withheld,
+                     "%.1f GB/s of remote bytes on a line of %.1f GB/s: it cannot be these bytes",
+                     1e-9 * r->remote_bytes / r->published_s, 1e-9 * r->line_bytes_per_s);
+        }
+        return EP_OK;
     }
     snprintf(r->withheld, sizeof r->withheld, "%s", reason);
-    r->nodes_per_token = r->ranks_per_token = r->logical_bytes = NAN;
+    r->nodes_per_token = r->ranks_per_token = r->logical_bytes = r->remote_bytes = NAN;
     for (int l = 0; l < EP_PUBLISHED_NUM_LEVELS; l++) {
         r->level_bytes[l] = NAN;
     }
-    return EP_OK;
+out:
+    return status;
 }
 
 /* --- the fit --------------------------------------------------------------------------------- */
@@ -347,13 +360,58 @@ static void judge(struct ep_published_row *r, int fit_index, struct ep_published
     ++*num_judged;
 }
 
+/* Do rows show all that a row needs? A level that binds none of them is known not to bind a row that
+ * leans on it no more than they do; of another, nothing is known. */
+static bool is_shown(const struct ep_published_fit *fit, const struct ep_published_row *const *rows,
+                     int64_t num, const struct ep_published_row *row)
+{
+    double lowest = INFINITY, highest = 0;
+    for (int64_t i = 0; i < num; i++) {
+        lowest = fmin(lowest, ratio_of(rows[i]));
+        highest = fmax(highest, ratio_of(rows[i]));
+    }
+    return num > fit->num_constants &&
+           (fit->num_bound[EP_PUBLISHED_NVLINK] > 0 || ratio_of(row) >= lowest) &&
+           (fit->num_bound[EP_PUBLISHED_RDMA] > 0 || ratio_of(row) <= highest);
+}
+
+/* Predict each row by the others' constants, those with as many ranks left out too.
+ * rest [num] scratch. */
+static void leave_out(struct ep_published_row *const *rows, int64_t num,
+                      const struct ep_published_row **rest, struct ep_published_fit *fit)
+{
+    double sum = 0;
+    int64_t num_predicted = 0;
+    for (int64_t i = 0; i < num; i++) {
+        struct ep_published_row *r = rows[i];
+        struct ep_published_fit others;
+        int64_t num_rest = 0;
+        for (int64_t j = 0; j < num; j++) {
+            if (rows[j]->ranks != r->ranks) {
+                rest[num_rest++] = rows[j];
+            }
+        }
+        if (r->withheld[0] != '\0' || num_rest == 0) {
+            continue;
+        }
+        ep_published_fit_rows(rest, num_rest, &others);
+        if (is_shown(&others, rest, num_rest, r)) {
+            r->left_out_s = ep_published_predict(&others, r, NULL);
+            sum += fabs(r->left_out_s / r->published_s - 1);
+            num_predicted++;
+        }
+    }
+    fit->mean_left_out_error = sum / (double)num_predicted;
+}
+
 static bool is_same_fit(const struct ep_published_row *a, const struct ep_published_row *b)
 {
     return strcmp(a->set, b->set) == 0 && strcmp(a->fit_group, b->fit_group) == 0;
 }
 
-/* Rows that share constants with row `first`, which no fit has yet. chosen [num] scratch. */
-static void fit_group_of(struct ep_published *p, int64_t first, struct ep_published_row **chosen)
+/* Rows that share constants with row `first`, which no fit has yet. chosen, rest [num] scratch. */
+static void fit_group_of(struct ep_published *p, int64_t first, struct ep_published_row **chosen,
+                         const struct ep_published_row **rest)
 {
     struct ep_published_fit *fit = &p->fits[p->num_fits];
     int64_t num = 0, num_judged = 0;
@@ -371,6 +429,7 @@ static void fit_group_of(struct ep_published *p, int64_t first, struct ep_publis
     if (num_judged == 0) {
         fit->mean_error = fit->max_error = NAN;
     }
+    leave_out(chosen, num, rest, fit);
     p->num_fits++;
 }
 
@@ -378,17 +437,19 @@ static enum ep_status fit_all(struct ep_published *p)
 {
     enum ep_status status = EP_OK;
     struct ep_published_row **chosen = calloc((size_t)p->num + 1, sizeof *chosen);
+    const struct ep_published_row **rest = calloc((size_t)p->num + 1, sizeof *rest);
     p->fits = calloc((size_t)p->num + 1, sizeof *p->fits);
-    if (chosen == NULL || p->fits == NULL) {
+    if (chosen == NULL || rest == NULL || p->fits == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory to fit published tables"));
     }
     for (int64_t i = 0; i < p->num; i++) {
         if (p->rows[i].fit < 0 && p->rows[i].withheld[0] == '\0') {
-            fit_group_of(p, i, chosen);
+            fit_group_of(p, i, chosen, rest);
         }
     }
 out:
     free(chosen);
+    free(rest);
     return status;
 }
 

@@ -46,13 +46,17 @@ struct ep_published_row {
     int64_t row_bytes;
     double bw_bytes_per_s; /* as printed; NaN where a time was */
     double latency_s;      /* as printed; NaN where a bandwidth was */
+    double line_bytes_per_s; /* of the link that the bandwidth is of, one way; NaN = not known */
     int64_t line;          /* of the file */
     /* Derived: */
     double nodes_per_token, ranks_per_token; /* expected, own included */
     double logical_bytes;                    /* that the printed bandwidth counts; of one rank */
+    double remote_bytes; /* of them those that leave the own rank or node; NaN where a time was */
     double level_bytes[EP_PUBLISHED_NUM_LEVELS]; /* of one rank, one direction; [FIXED] unused */
     double published_s;   /* NaN = withheld */
     double predicted_s;   /* NaN = withheld */
+    double left_out_s; /* predicted by the rows of its fit with other numbers of ranks; NaN = none,
+                          or they do not show what it needs */
     enum ep_published_level binding; /* the largest term, where predicted */
     char withheld[3 * EP_PUBLISHED_TEXT]; /* why; empty where predicted */
     int fit; /* index into fits; -1 = none */
@@ -67,6 +71,7 @@ struct ep_published_fit {
     int64_t num_bound[EP_PUBLISHED_NUM_LEVELS]; /* rows that this level binds; [FIXED]: has it */
     double seconds_per_byte[EP_PUBLISHED_NUM_LEVELS]; /* [FIXED]: seconds; 0 = binds nowhere */
     double mean_error, max_error; /* absolute, of the rows predicted; in-sample */
+    double mean_left_out_error;   /* of the rows that have one; NaN = none */
 };
 
 struct ep_published {

@@ -28,6 +28,7 @@ struct ep_validation {
     const char *option; /* "planted": --planted */
     const char *value;  /* name of the option's value in --help; NULL = it takes none */
     const char *help;
+    bool takes_runs; /* DIR... are its own */
     /** Run it: a table to `out` (NULL = none), one object per row appended to `rows` (an array), each
      *  with `validation`. *reached is set to false where a figure aimed at is missed, else left. */
     enum ep_status (*run)(const struct ep_validate_input *in, FILE *out, struct json_t *rows,

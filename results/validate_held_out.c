@@ -174,6 +174,7 @@ out:
 const struct ep_validation ep_validation_held_out = {
     .option = "held-out",
     .value = "RUN",
+    .takes_runs = true,
     .help = "Fit the runs DIR..., predict the records of RUN, which the fit has not seen",
     .run = run_held_out,
 };

@@ -53,14 +53,6 @@ static double physical_bytes(const struct ep_published_row *r)
     return isnan(r->predicted_s) || level == EP_PUBLISHED_FIXED ? NAN : r->level_bytes[level];
 }
 
-/* Bytes that the printed bandwidth counts, less those that stay on the own rank or node. */
-static double remote_bytes(const struct ep_published_row *r)
-{
-    return r->basis == EP_PUBLISHED_RANK_DEDUP   ? r->level_bytes[EP_PUBLISHED_NVLINK]
-           : r->basis == EP_PUBLISHED_NODE_DEDUP ? r->level_bytes[EP_PUBLISHED_RDMA]
-                                                 : NAN;
-}
-
 /* --- output ---------------------------------------------------------------------------------- */
 
 static void put_number(struct ep_table *table, const char *format, double value)
@@ -85,7 +77,7 @@ static void put_cells(const struct line *l, struct ep_table *table)
     ep_table_add(table, "%s", r->byte_basis_text);
     put_number(table, "%.2f", 1e-6 * r->logical_bytes);
     put_number(table, "%.1f", 1e-9 * r->bw_bytes_per_s);
-    put_number(table, "%.1f", 1e-9 * remote_bytes(r) / r->published_s);
+    put_number(table, "%.1f", 1e-9 * r->remote_bytes / r->published_s);
     put_number(table, "%.1f", 1e-9 * physical_bytes(r) / r->published_s);
     put_number(table, "%.2f", 1e6 * r->published_s);
     put_number(table, "%.2f", 1e6 * r->predicted_s);
@@ -123,16 +115,17 @@ static enum ep_status put_json(const struct line *l, json_t *rows)
         count_of(r->num_experts), "row_bytes", (json_int_t)r->row_bytes, "byte_basis",
         r->byte_basis_text);
     json_t *values = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s?,s:s,s:o?,s:o,s:o,s:s?}",
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s?,s:s,s:o?,s:o,s:o,s:s?}",
         "nodes_per_token", ep_json_real(r->nodes_per_token), "ranks_per_token",
         ep_json_real(r->ranks_per_token), "logical_bytes", ep_json_real(r->logical_bytes),
         "nvlink_bytes", ep_json_real(r->level_bytes[EP_PUBLISHED_NVLINK]), "rdma_bytes",
         ep_json_real(r->level_bytes[EP_PUBLISHED_RDMA]), "physical_bytes",
         ep_json_real(physical_bytes(r)), "bw_logical_bytes_per_s", ep_json_real(r->bw_bytes_per_s),
-        "bw_remote_bytes_per_s", ep_json_real(remote_bytes(r) / r->published_s),
+        "bw_remote_bytes_per_s", ep_json_real(r->remote_bytes / r->published_s),
         "bw_physical_bytes_per_s", ep_json_real(physical_bytes(r) / r->published_s), "published_s",
         ep_json_real(r->published_s), "predicted_s", ep_json_real(r->predicted_s), "error",
-        ep_json_real(error), "binding_level", has ? ep_published_level_name(r->binding) : NULL,
+        ep_json_real(error), "left_out_error", ep_json_real(r->left_out_s / r->published_s - 1), "line_bytes_per_s",
+        ep_json_real(r->line_bytes_per_s), "binding_level", has ? ep_published_level_name(r->binding) : NULL,
         "fit", l->fit_text, "constants", l->fit != NULL ? constants_of(l->fit) : json_null(),
         "max_error", ep_json_real(l->max_error), "reached",
         isnan(l->max_error) ? json_null() : json_boolean(fabs(error) <= l->max_error), "withheld",
@@ -216,6 +209,7 @@ static enum ep_status put_held_out(const struct ep_published *p, struct report *
             continue;
         }
         r.predicted_s = ep_published_predict(&fit, &r, &r.binding);
+        r.left_out_s = NAN;
         EP_TRY(put(report, &(struct line){.row = &r,
                                           .set = held_out_set,
                                           .fit_text = "held out: fitted to EP8 and EP64",
@@ -258,6 +252,9 @@ static enum ep_status put_theory(struct report *report)
                                      .bw_bytes_per_s = t->bw_bytes_per_s,
                                      .nodes_per_token = NAN,
                                      .ranks_per_token = NAN,
+                                     .remote_bytes = NAN,
+                                     .line_bytes_per_s = NAN,
+                                     .left_out_s = NAN,
                                      .level_bytes = {NAN, NAN, NAN},
                                      .published_s = t->published_s,
                                      .fit = -1};
@@ -282,7 +279,8 @@ out:
 static enum ep_status print_fits(const struct ep_published *p, FILE *out)
 {
     static const char *const headers[] = {"set", "fit", "rows", "constants", "latency us",
-                                          "NVLink GB/s", "RDMA GB/s", "mean |error| %", "max %"};
+                                          "NVLink GB/s", "RDMA GB/s", "mean |error| %", "max %",
+                                          "ranks left out %"};
     enum ep_status status;
     struct ep_table *table = NULL;
     EP_TRY(ep_table_create(headers, (int)(sizeof headers / sizeof headers[0]), &table));
@@ -301,9 +299,11 @@ static enum ep_status print_fits(const struct ep_published *p, FILE *out)
         }
         put_number(table, "%.1f", 100 * f->mean_error);
         put_number(table, "%.1f", 100 * f->max_error);
+        put_number(table, "%.1f", 100 * f->mean_left_out_error);
     }
-    fprintf(out, "\nfits, in-sample: constants and errors of the rows that made them (a link without a "
-                 "number binds in no row)\n");
+    fprintf(out, "\nfits: constants, and errors of the rows that made them (in-sample); a link without a "
+                 "number binds in no row.\nranks left out: mean |error| of rows predicted by those "
+                 "with other numbers of ranks\n");
     EP_TRY(ep_table_print(table, out));
 out:
     ep_table_destroy(table);
@@ -329,6 +329,24 @@ static void print_withheld(const struct ep_published *p, FILE *out)
     }
 }
 
+/* Bandwidths that no wire carries: they count bytes that stay at home. */
+static void print_beyond_line(const struct ep_published *p, FILE *out)
+{
+    int64_t num = 0;
+    double highest = 0;
+    for (int64_t i = 0; i < p->num; i++) {
+        const struct ep_published_row *r = &p->rows[i];
+        if (r->remote_bytes > 0 && r->bw_bytes_per_s > r->line_bytes_per_s) {
+            num++;
+            highest = fmax(highest, r->remote_bytes / r->published_s / r->line_bytes_per_s);
+        }
+    }
+    if (num > 0) {
+        fprintf(out, "%" PRId64 " rows print more than the line rate of their link, since they count the "
+                "own node's bytes; without them they use at most %.0f %% of it\n", num, 100 * highest);
+    }
+}
+
 static enum ep_status run_published(const struct ep_validate_input *in, FILE *out, json_t *rows,
                                     bool *reached)
 {
@@ -351,6 +369,7 @@ static enum ep_status run_published(const struct ep_validate_input *in, FILE *ou
         EP_TRY(print_fits(&p, out));
         fprintf(out, "\n");
         print_withheld(&p, out);
+        print_beyond_line(&p, out);
     }
     for (int i = 0; i < NUM_TARGETS; i++) {
         const bool is_reached = report.num[i] > 0 && report.num_missed[i] == 0;

@@ -265,6 +265,7 @@ out:
 }
 
 const struct ep_validation ep_validation_simulated = {
+    .takes_runs = true,
     .option = "simulated",
     .help = "Fit the simulated runs DIR... (scripts/simulate-figures), one by one: errors on other skews and on "
             "more ranks, beside those of M0",

@@ -64,6 +64,7 @@ assert [r["binding_level"] for r in v1] == 4 * ["nvlink"] + 4 * ["rdma"]
 EOF
 
 fails 2 "nothing to validate" "$EPBENCH" validate
+fails 2 "'old': none of the validations" "$EPBENCH" validate --published old
 fails 2 "the runs to fit are missing" "$EPBENCH" validate --held-out new
 fails 2 "'M9' is no rung" "$EPBENCH" validate --planted --rungs M9
 fails 2 "--seeds" "$EPBENCH" validate --planted --seeds 0

@@ -102,7 +102,7 @@ static void test_spread_bad_input(void **state)
 
 #define HEADER                                                                                     \
     "set,gpu,mode,op,ep,nodes,tokens_per_rank,hidden,topk,experts,dtype,bw_gbs,lat_us,byte_basis," \
-    "topk_groups,fit_group\n"
+    "topk_groups,line_gbs,fit_group\n"
 
 static struct ep_published read_table(const char *text)
 {
@@ -119,10 +119,10 @@ static void test_planted_table(void **state)
 {
     (void)state;
     struct ep_published p = read_table(
-        HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,f\n"
-               "s,g,ht,d,2,1,1000,256,1,4,fp32,4,,tok_rank_dedup_incl_local?,,f\n"
-               "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,f\n"
-               "s,g,ht,d,4,2?,1000,256,1,4?,fp32,2,,tok_node_dedup_incl_local,,f\n");
+        HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,2,1,1000,256,1,4,fp32,4,,tok_rank_dedup_incl_local?,,,f\n"
+               "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,,f\n"
+               "s,g,ht,d,4,2?,1000,256,1,4?,fp32,2,,tok_node_dedup_incl_local,,,f\n");
     assert_int_equal(p.num, 4);
     assert_int_equal(p.num_fits, 1);
     assert_int_equal(p.fits[0].num_constants, 2);
@@ -134,10 +134,31 @@ static void test_planted_table(void **state)
         CHECK_NEAR(1e6 * p.rows[i].predicted_s, published_us[i], 1e-6);
         assert_int_equal(p.rows[i].binding, i < 2 ? EP_PUBLISHED_NVLINK : EP_PUBLISHED_RDMA);
     }
+    /* without the rows of 4 ranks nothing is known of the network, without those of 2 nothing of NVLink */
+    for (int i = 0; i < 4; i++) {
+        assert_true(isnan(p.rows[i].left_out_s));
+    }
     CHECK_NEAR(p.rows[0].logical_bytes, 512000, 1e-6);
     CHECK_NEAR(p.rows[0].level_bytes[EP_PUBLISHED_NVLINK], 256000, 1e-6);
     CHECK_NEAR(p.rows[0].level_bytes[EP_PUBLISHED_RDMA], 0, 0);
     CHECK_NEAR(p.rows[2].level_bytes[EP_PUBLISHED_RDMA], 256000, 1e-6);
+    ep_published_fini(&p);
+}
+
+/* The same with 8 ranks on 4 nodes, 384,000 B over the network in 384 us: 4/3 GB/s. Without 4 ranks, or
+ * without 8, the others give both constants; without 2, none of the rest leans on NVLink as they do. */
+static void test_left_out(void **state)
+{
+    (void)state;
+    struct ep_published p = read_table(
+        HEADER "s,g,ht,d,2,1,1000,256,1,8,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,2,1,1000,256,1,8,fp32,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,4,2,1000,256,1,8,bf16,2,,tok_node_dedup_incl_local,,,f\n"
+               "s,g,ht,d,8,4,1000,256,1,8,bf16,1.333333333,,tok_node_dedup_incl_local,,,f\n");
+    assert_true(isnan(p.rows[0].left_out_s) && isnan(p.rows[1].left_out_s));
+    CHECK_NEAR(1e6 * p.rows[2].left_out_s, 256, 1e-4);
+    CHECK_NEAR(1e6 * p.rows[3].left_out_s, 384, 1e-4);
+    CHECK_NEAR(p.fits[0].mean_left_out_error, 0, 1e-6);
     ep_published_fini(&p);
 }
 
@@ -147,11 +168,11 @@ static void test_fixed_time(void **state)
 {
     (void)state;
     struct ep_published p = read_table(
-        HEADER "s,g,ll,d,2,2,10,256,2,4,fp32,,20.24,none,,f\n"
-               "s,g,ll,d,2,2,100,256,2,4,fp32,,112.4,none,,f\n"
-               "s,g,ll,d,2,2,1000,256,2,4,fp32,,1034,none,,f\n"
+        HEADER "s,g,ll,d,2,2,10,256,2,4,fp32,,20.24,none,,,f\n"
+               "s,g,ll,d,2,2,100,256,2,4,fp32,,112.4,none,,,f\n"
+               "s,g,ll,d,2,2,1000,256,2,4,fp32,,1034,none,,,f\n"
                /* dense: 4 experts x 100 tokens x 1024 B, half of it over the network: 214.8 us */
-               "s,g,ll,d,2,2,100,256,2,4,fp32,,214.8,dense_padded_max_tokens_per_local_expert,,f\n");
+               "s,g,ll,d,2,2,100,256,2,4,fp32,,214.8,dense_padded_max_tokens_per_local_expert,,,f\n");
     CHECK_NEAR(1e6 * p.fits[0].seconds_per_byte[EP_PUBLISHED_FIXED], 10, 1e-6);
     CHECK_NEAR(p.fits[0].seconds_per_byte[EP_PUBLISHED_RDMA], 1e-9, 1e-16);
     assert_int_equal(p.rows[0].binding, EP_PUBLISHED_RDMA); /* 10.24 us of bytes beside 10 us */
@@ -163,21 +184,22 @@ static void test_withheld(void **state)
 {
     (void)state;
     struct ep_published p = read_table(
-        HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,algbw_unspecified,,f\n"
-               "s,g,ht,d,2,1,1000,256,1,,bf16,4,,tok_rank_dedup_incl_local,,f\n"
-               "s,g,ht,d,2,,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,f\n"
-               "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,one row\n"
+        HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,1.9,f\n" /* 2 remote */
+               "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,algbw_unspecified,,,f\n"
+               "s,g,ht,d,2,1,1000,256,1,,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,2,,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,one row\n"
                /* same bytes on both levels in both rows: nobody can say which one binds */
-               "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,either\n"
-               "s,g,ht,d,4,2,1000,256,1,4,fp32,2,,tok_node_dedup_incl_local,,either\n");
-    const char *const reasons[] = {"bytes its bandwidth counts", "number of experts",
+               "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,,either\n"
+               "s,g,ht,d,4,2,1000,256,1,4,fp32,2,,tok_node_dedup_incl_local,,,either\n");
+    const char *const reasons[] = {"2.0 GB/s of remote bytes on a line of 1.9", "bytes its bandwidth counts", "number of experts",
                                    "number of nodes", "rest on this row alone"};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         assert_true(isnan(p.rows[i].predicted_s));
         assert_non_null(strstr(p.rows[i].withheld, reasons[i]));
     }
-    assert_int_equal(p.rows[5].binding, EP_PUBLISHED_EITHER);
-    assert_string_equal(ep_published_level_name(p.rows[5].binding), "nvlink or rdma");
+    assert_int_equal(p.rows[6].binding, EP_PUBLISHED_EITHER);
+    assert_string_equal(ep_published_level_name(p.rows[6].binding), "nvlink or rdma");
     ep_published_fini(&p);
 }
 
@@ -188,14 +210,14 @@ static void test_bad_tables(void **state)
         const char *text, *message;
     } bad[] = {
         {"set,gpu\ns,g\n", "no column 'fit_group'"},
-        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,bytes,,f\n", "t.csv:2: byte_basis 'bytes'"},
-        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,,,none,,f\n", "one of bw_gbs and lat_us"},
-        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,4,none,,f\n", "one of bw_gbs and lat_us"},
-        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf17,4,,none,,f\n", "bf17"},
-        {HEADER "s,g,ht,d,x,1,1000,256,1,4,bf16,4,,none,,f\n", "t.csv:2: ep"},
-        {HEADER "s,g,ht,d,2.5,1,1000,256,1,4,bf16,4,,none,,f\n", "ep 2.5"},
-        {HEADER "s,g,ht,d,0,1,1000,256,1,4,bf16,4,,none,,f\n", "ep 0"},
-        {HEADER "s,g,ht,d,2,1,1000,256,5,4,bf16,4,,none,,f\n", "t.csv:2: topk 5"},
+        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,bytes,,,f\n", "t.csv:2: byte_basis 'bytes'"},
+        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,,,none,,,f\n", "one of bw_gbs and lat_us"},
+        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,4,none,,,f\n", "one of bw_gbs and lat_us"},
+        {HEADER "s,g,ht,d,2,1,1000,256,1,4,bf17,4,,none,,,f\n", "bf17"},
+        {HEADER "s,g,ht,d,x,1,1000,256,1,4,bf16,4,,none,,,f\n", "t.csv:2: ep"},
+        {HEADER "s,g,ht,d,2.5,1,1000,256,1,4,bf16,4,,none,,,f\n", "ep 2.5"},
+        {HEADER "s,g,ht,d,0,1,1000,256,1,4,bf16,4,,none,,,f\n", "ep 0"},
+        {HEADER "s,g,ht,d,2,1,1000,256,5,4,bf16,4,,none,,,f\n", "t.csv:2: topk 5"},
         {HEADER "s,g\n", "t.csv:2"},
         {"", "t.csv"},
     };
@@ -243,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_planted_table),         cmocka_unit_test(test_fixed_time),
         cmocka_unit_test(test_withheld),              cmocka_unit_test(test_bad_tables),
         cmocka_unit_test(test_shipped_table),         cmocka_unit_test(test_theory),
+        cmocka_unit_test(test_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
