@@ -15,8 +15,6 @@
 /* No message takes longer, and no machine moves more in or out of a rank. */
 #define MOST_TIME_S 1e6
 #define MOST_BYTES_PER_S 1e15
-/* Numbers in all matrices of an import: 1 GiB. */
-#define MOST_CELLS (INT64_C(1) << 27)
 
 static const struct ep_importer importers[] = {
     {"osu", "OSU micro-benchmarks: osu_latency, osu_bw, osu_bibw, osu_multi_lat, osu_alltoall, "
@@ -149,9 +147,9 @@ enum ep_status ep_import_add_matrix(struct ep_import *import, int64_t num_ranks,
     for (int64_t i = 0; i < import->num_matrices; i++) {
         num_cells += import->matrices[i].num_ranks * import->matrices[i].num_ranks;
     }
-    if (num_cells > MOST_CELLS) {
-        return ep_error_set(EP_EINVAL, "matrices of more than %" PRId64 " numbers in all; import fewer "
-                            "results at once", MOST_CELLS);
+    if (num_cells > EP_IMPORT_MAX_CELLS) {
+        return ep_error_set(EP_EINVAL, "matrices of more than %d numbers in all; import fewer results at "
+                            "once", EP_IMPORT_MAX_CELLS);
     }
     void *items = import->matrices;
     const enum ep_status status = make_room(&items, import->num_matrices, sizeof *import->matrices);
@@ -227,8 +225,8 @@ static enum ep_status fill_directory(struct ep_run_dir *dir, struct ep_record *r
                                      int64_t *const *rows)
 {
     enum ep_status status = EP_OK;
+    EP_TRY(ep_run_dir_add_records(dir, records, num));
     for (int64_t i = 0; i < num; i++) {
-        EP_TRY(ep_run_dir_add_record(dir, &records[i]));
         if (rows[i] != NULL) {
             const int64_t *const matrices[EP_RECORD_NUM_BASES] = {[EP_RECORD_COPIES] = rows[i]};
             EP_TRY(ep_run_dir_write_traffic(dir->path, records[i].routing_id, records[i].ranks,

@@ -14,6 +14,7 @@
 enum {
     EP_IMPORT_MAX_RANKS = 4096,    /* of an all-to-all: its matrix is counted out */
     EP_IMPORT_MAX_POINTS = 100000, /* lines of results in one import */
+    EP_IMPORT_MAX_CELLS = 1 << 27, /* numbers in all matrices of one import: 1 GiB */
     EP_IMPORT_TEXT = 96            /* room of a short text, its end included */
 };
 

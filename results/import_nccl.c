@@ -177,7 +177,8 @@ static enum ep_status read_text(struct ep_import_lines *l, struct table *t,
             EP_TRY(read_comment(l, t));
         } else if (isdigit((unsigned char)l->text[0]) || l->text[0] == '-') {
             EP_TRY(read_row(l, t, options, import));
-        } else if (l->text[0] != '\0' && !ep_import_begins(l->text, "NCCL version ")) {
+        } else if (l->text[0] != '\0' && !ep_import_begins(l->text, "NCCL version ") &&
+                   !ep_import_begins(l->text, "rccl-tests: ")) {
             EP_TRY(ep_import_lines_fail(l, "'%.40s': a line of nccl-tests was expected, '#' or a size "
                                         "first", l->text));
         }

@@ -132,21 +132,25 @@ out:
 static enum ep_status fill_tokens(const int64_t *rows, int64_t num, struct ep_record *r,
                                   int64_t *logical_max)
 {
-    int64_t *sums = calloc((size_t)num, sizeof *sums);
+    int64_t *sums = calloc(2 * (size_t)num, sizeof *sums);
+    int64_t *received = sums != NULL ? sums + num : NULL;
     int64_t most_out = 0, most_in = 0, least_out = INT64_MAX, total = 0;
     if (sums == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for the tokens of %" PRId64 " ranks", num);
     }
-    for (int64_t i = 0; i < num; i++) {
-        int64_t in = 0;
+    for (int64_t i = 0; i < num; i++) { /* line by line: columns lie far apart */
+        int64_t out = 0;
         for (int64_t j = 0; j < num; j++) {
-            sums[i] += rows[i * num + j];
-            in += rows[j * num + i];
+            out += rows[i * num + j];
+            received[j] += rows[i * num + j];
         }
-        most_out = sums[i] > most_out ? sums[i] : most_out;
-        least_out = sums[i] < least_out ? sums[i] : least_out;
-        most_in = in > most_in ? in : most_in;
-        total += sums[i];
+        sums[i] = out;
+        most_out = out > most_out ? out : most_out;
+        least_out = out < least_out ? out : least_out;
+        total += out;
+    }
+    for (int64_t j = 0; j < num; j++) {
+        most_in = received[j] > most_in ? received[j] : most_in;
     }
     r->tokens = most_out;
     r->skew_achieved = total > 0 ? (double)most_in * (double)num / (double)total : NAN;
@@ -213,10 +217,9 @@ out:
 static uint64_t hash_rows(const int64_t *rows, int64_t num_ranks)
 {
     uint64_t hash = 14695981039346656037u;
-    for (int64_t i = 0; i < num_ranks * num_ranks; i++) {
-        for (int byte = 0; byte < 8; byte++) {
-            hash = (hash ^ (((uint64_t)rows[i] >> (8 * byte)) & 255)) * 1099511628211u;
-        }
+    const unsigned char *byte = (const unsigned char *)rows;
+    for (size_t i = 0; i < (size_t)(num_ranks * num_ranks) * sizeof *rows; i++) {
+        hash = (hash ^ byte[i]) * 1099511628211u;
     }
     return hash;
 }
@@ -289,8 +292,10 @@ static enum ep_status fill_exchange(const struct ep_import *import, const struct
     EP_TRY(ep_record_set_text(&r->byte_basis, "copies"));
     EP_TRY(ep_record_set_text(&r->skew, "%s",
                               p->matrix >= 0 ? import->matrices[p->matrix].skew : "uniform"));
-    EP_TRY(ep_record_set_text(&r->routing_id, "import-%016" PRIx64,
-                              hash_rows(*rows, place->num_ranks)));
+    EP_TRY(p->matrix >= 0 ? ep_record_set_text(&r->routing_id, "import-%016" PRIx64,
+                                               hash_rows(*rows, place->num_ranks))
+                          : ep_record_set_text(&r->routing_id, "import-uniform-%" PRId64 "x%" PRId64,
+                                               place->num_ranks, p->size_bytes));
     EP_TRY(fill_bytes(*rows, place, r));
     EP_TRY(ep_record_set_text(&r->case_name, "comm/dispatch/%s/ranks=%" PRId64 "/nodes=%" PRId64
                               "/%" PRId64 "B/%s/%s", p->how, r->ranks, r->nodes, r->tokens, r->skew,
@@ -377,6 +382,7 @@ enum ep_status ep_import_make_records(struct ep_import *import,
 {
     enum ep_status status = EP_OK;
     struct doubts doubts = {0};
+    int64_t num_cells = 0;
     for (int64_t i = 0; i < import->num_points; i++) {
         const struct ep_import_point *p = &import->points[i];
         struct place place;
@@ -389,6 +395,11 @@ enum ep_status ep_import_make_records(struct ep_import *import,
         } else {
             doubts.nodes = doubts.nodes || place.per_node < 0;
             EP_TRY(fill_exchange(import, p, &place, &records[i], &rows[i]));
+            num_cells += rows[i] != NULL ? place.num_ranks * place.num_ranks : 0;
+            if (num_cells > EP_IMPORT_MAX_CELLS) {
+                EP_TRY(ep_error_set(EP_EINVAL, "%s: messages of more than %d pairs of ranks in all; import "
+                                    "fewer results at once", p->where, EP_IMPORT_MAX_CELLS));
+            }
         }
         if (place.num_ranks > run->num_ranks) {
             run->num_ranks = place.num_ranks;

@@ -101,7 +101,7 @@ static enum ep_status read_head(struct ep_import_lines *l, struct table *t)
     } else if (value_of(l, "Total time") != NULL) {
         t->has_total = true;
     } else if (ep_import_begins(l->text, "Count ")) {
-        const bool has_bw = strstr(l->text, "Bus Bandwidth, GB/s") != NULL;
+        const bool has_bw = strstr(l->text, "Bandwidth, GB/s") != NULL; /* "Bus" since UCC 1.6 */
         if (strstr(l->text, "Time, us") == NULL || t->how == NULL || t->type_bytes == 0) {
             return ep_import_lines_fail(l, "'Collective:', 'Datatype:' and then 'Count Size Time, us' "
                                         "were expected");
@@ -177,23 +177,52 @@ out:
     return status;
 }
 
+static bool is_near(double a, double b)
+{
+    return fabs(a - b) <= 0.02 * b;
+}
+
+/* Whether sizes are of a rank's buffer, or of a message: by the option, the last line of UCC 1.5 and
+ * later, or the bandwidth. */
+static enum ep_status find_size_of(const struct ep_import_lines *l, const struct table *t,
+                                   const struct ep_import_options *options, int64_t last_size,
+                                   bool *is_buffer)
+{
+    const double ranks = (double)options->num_ranks;
+    if (options->size_of != NULL || t->has_total) {
+        *is_buffer = options->size_of != NULL ? strcmp(options->size_of, "rank") == 0 : true;
+    } else if (!isnan(t->bw_size)) {
+        *is_buffer = is_near(t->bw_size, (double)last_size);
+    } else {
+        return ep_import_lines_fail(l, "no line 'Total time': the text is cut, or of UCC before 1.5, "
+                                    "whose sizes are those of a message: --size-of message");
+    }
+    const double sent = (double)last_size * (*is_buffer ? 1 : ranks);
+    if (!isnan(t->bw_size) && !is_near(t->bw_size, sent)) {
+        return ep_import_lines_fail(l, "by its bandwidth a rank sends %.4g bytes in the last line, by its "
+                                    "size %.4g: other --ranks or --size-of were expected", t->bw_size,
+                                    sent);
+    }
+    return EP_OK;
+}
+
 /* Sizes of a rank's buffer become those of a message. */
 static enum ep_status divide_sizes(const struct ep_import_lines *l, const struct table *t,
                                    const struct ep_import_options *options, struct ep_import *import)
 {
-    const bool is_buffer = options->size_of != NULL ? strcmp(options->size_of, "rank") == 0
-                                                    : t->has_total;
+    bool is_buffer = false;
     if (options->num_ranks < 1) {
         return ep_import_lines_fail(l, "the text of ucc_perftest does not tell how many ranks: "
                                     "--ranks N");
     }
-    if (!t->has_total && options->size_of == NULL) {
-        return ep_import_lines_fail(l, "no line 'Total time': the text is cut, or of UCC before 1.5, "
-                                    "whose sizes are those of a message: --size-of message");
-    }
     if (strcmp(t->how, "ucc-alltoallv") == 0 && (t->num_rows < 2 || !t->is_even)) {
         return ep_import_lines_fail(l, "counts of alltoallv that do not grow by one ratio: they are of a "
                                     "generator whose messages the text does not tell");
+    }
+    const enum ep_status status =
+        find_size_of(l, t, options, import->points[import->num_points - 1].size_bytes, &is_buffer);
+    if (status != EP_OK) {
+        return status;
     }
     for (int64_t i = t->first_point; i < import->num_points; i++) {
         struct ep_import_point *p = &import->points[i];
@@ -202,12 +231,6 @@ static enum ep_status divide_sizes(const struct ep_import_lines *l, const struct
                                 " ranks", p->where, p->size_bytes, options->num_ranks);
         }
         p->size_bytes /= is_buffer ? options->num_ranks : 1;
-    }
-    const int64_t last = import->points[import->num_points - 1].size_bytes * options->num_ranks;
-    if (!isnan(t->bw_size) && fabs(t->bw_size - (double)last) > 0.02 * (double)last) {
-        return ep_import_lines_fail(l, "by its bandwidth a rank sends %.4g bytes in the last line, by its "
-                                    "size %" PRId64 ": other --ranks or --size-of were expected",
-                                    t->bw_size, last);
     }
     return EP_OK;
 }

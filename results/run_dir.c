@@ -326,15 +326,15 @@ out:
     return status;
 }
 
-static enum ep_status write_line(struct ep_run_dir *dir, const char *line, size_t length)
+static enum ep_status write_lines(struct ep_run_dir *dir, const char *lines, size_t length)
 {
     const off_t end = lseek(dir->records_fd, 0, SEEK_END);
     size_t written = 0;
     while (end >= 0 && written < length) {
-        const ssize_t put = write(dir->records_fd, line + written, length - written);
+        const ssize_t put = write(dir->records_fd, lines + written, length - written);
         if (put < 0 && errno != EINTR) {
             const enum ep_status status = io_error(dir, "written");
-            /* Of a line without room none stays; where even that fails, readers leave it out. */
+            /* Of lines without room none stays; where even that fails, readers leave it out. */
             const int cut = ftruncate(dir->records_fd, end);
             (void)cut;
             return status;
@@ -347,7 +347,7 @@ static enum ep_status write_line(struct ep_run_dir *dir, const char *line, size_
     return EP_OK;
 }
 
-enum ep_status ep_run_dir_add_record(struct ep_run_dir *dir, struct ep_record *record)
+static enum ep_status put_line(const struct ep_run_dir *dir, struct ep_record *record, FILE *out)
 {
     enum ep_status status = EP_OK;
     char *line = NULL;
@@ -358,10 +358,33 @@ enum ep_status ep_run_dir_add_record(struct ep_run_dir *dir, struct ep_record *r
         EP_TRY(ep_record_make_id(record));
     }
     EP_TRY(ep_record_to_line(record, &line));
-    const size_t length = strlen(line);
-    line[length] = '\n'; /* the NUL's place: the line goes out by length */
-    EP_TRY(write_line(dir, line, length + 1));
+    fprintf(out, "%s\n", line);
 out:
     free(line);
     return status;
+}
+
+enum ep_status ep_run_dir_add_records(struct ep_run_dir *dir, struct ep_record *records,
+                                      int64_t num)
+{
+    enum ep_status status = EP_OK;
+    char *lines = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&lines, &length);
+    for (int64_t i = 0; out != NULL && status == EP_OK && i < num; i++) {
+        status = put_line(dir, &records[i], out);
+    }
+    if (out == NULL || fclose(out) != 0) {
+        EP_TRY(ep_error_set(EP_ENOMEM, "no memory for %" PRId64 " records", num));
+    }
+    EP_TRY(status);
+    EP_TRY(write_lines(dir, lines, length));
+out:
+    free(lines);
+    return status;
+}
+
+enum ep_status ep_run_dir_add_record(struct ep_run_dir *dir, struct ep_record *record)
+{
+    return ep_run_dir_add_records(dir, record, 1);
 }

@@ -108,6 +108,10 @@ EP_MUST_CHECK enum ep_status ep_run_dir_write_run(const struct ep_run_dir *dir,
 EP_MUST_CHECK enum ep_status ep_run_dir_add_record(struct ep_run_dir *dir,
                                                    struct ep_record *record);
 
+/** The same of several records, in one write and one fdatasync: all or none. */
+EP_MUST_CHECK enum ep_status ep_run_dir_add_records(struct ep_run_dir *dir,
+                                                    struct ep_record *records, int64_t num);
+
 /** Records of one or more runs, in file order. */
 struct ep_records {
     struct ep_record *items;

@@ -317,7 +317,7 @@ static void test_nccl_sendrecv(void **state)
     (void)state;
     const struct ep_import_options options = ranks(-1, -1);
     struct imported m;
-    begin("nccl", NCCL_HEAD("sendrecv") NCCL_COLUMNS
+    begin("nccl", "rccl-tests: Version HEAD:e1b8a3a\n" NCCL_HEAD("sendrecv") NCCL_COLUMNS
           "1048576  262144  float  sum  -1  50.00  20.97  20.97  0  50.00  20.97  20.97  N/A\n" NCCL_FOOT,
           &options, &m);
     assert_int_equal(m.records[0].kind, EP_RECORD_LINKS);
@@ -603,6 +603,13 @@ static void test_ucc(void **state)
     options.size_of = "message";
     begin("ucc", UCC_HEAD("alltoallv") UCC_COLUMNS
           "  4096  16384  9.00  8.00  10.24\n  8192  32768  9.00  8.00  12.00\n", &options, &m);
+    assert_int_equal(m.records[0].h_rank_bytes, 3 * 16384);
+    end(&m);
+    /* the bandwidth tells: 4 x 16384 bytes, 3/4 of them in 20.48 us are 2.4 GB/s */
+    options.size_of = NULL;
+    begin("ucc", UCC_HEAD("Alltoall")
+          "       Count        Size                Time, us           Bandwidth, GB/s\n"
+          "  4096  16384  19.00  18.00  20.48  2.59  2.73  2.40\n", &options, &m);
     assert_int_equal(m.records[0].h_rank_bytes, 3 * 16384);
     end(&m);
 }
