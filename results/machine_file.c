@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "results/fit_explain.h"
+#include "results/pieces.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -42,6 +43,51 @@ static enum ep_status add_notes(json_t *object, const struct ep_record_notes *no
 static bool is_window(const struct ep_link_point *point)
 {
     return point->pattern != NULL && strcmp(point->pattern, "window") == 0;
+}
+
+/* Ping-pong of a pair alone in pieces: eager, rendezvous, single copy, caches. Fewer than 10 sizes say
+ * nothing about where they change. */
+static enum ep_status add_pieces(json_t *level, const struct ep_link_point *points, int64_t num)
+{
+    enum ep_status status = EP_OK;
+    struct ep_pieces_options options;
+    struct ep_pieces_choice choice;
+    json_t *list = json_array();
+    double *sizes = calloc(2 * (size_t)num + 1, sizeof *sizes);
+    double error = NAN;
+    int64_t num_sizes = 0;
+    if (sizes == NULL) {
+        EP_TRY(ep_error_set(EP_ENOMEM, "no memory for pieces"));
+    }
+    double *times = sizes + num;
+    for (int64_t i = 0; i < num; i++) {
+        const bool rises = num_sizes == 0 || (double)points[i].size_bytes > sizes[num_sizes - 1];
+        if (points[i].concurrent_pairs == 1 && !is_window(&points[i]) && points[i].time_s > 0 && rises) {
+            sizes[num_sizes] = (double)points[i].size_bytes;
+            times[num_sizes++] = points[i].time_s;
+        }
+    }
+    ep_pieces_options_default(&options);
+    options.num_folds = 5;
+    options.min_points = 3;
+    options.max_pieces = 4;
+    if (num_sizes >= 2 * options.num_folds) {
+        const struct ep_pieces_points measured = {sizes, times, num_sizes};
+        EP_TRY(ep_pieces_choose(&measured, &options, &choice));
+        for (int k = 0; k < choice.pieces.num; k++) {
+            const struct ep_piece *p = &choice.pieces.pieces[k];
+            EP_TRY(append(list, json_pack("{s:o,s:o,s:o}", "end_bytes", ep_json_real(p->end_bytes),
+                                          "latency_s", ep_json_real(p->latency_s), "bw_bytes_per_s",
+                                          ep_json_real(1 / p->s_per_byte))));
+        }
+        error = choice.error[choice.pieces.num - 1];
+    }
+    EP_TRY(ep_json_set(level, "pieces", json_incref(list)));
+    EP_TRY(ep_json_set(level, "pieces_error", ep_json_real(error)));
+out:
+    free(sizes);
+    json_decref(list);
+    return status;
 }
 
 /* One level: its points, and the figures that most readers want: latency of the smallest message
@@ -91,6 +137,7 @@ static enum ep_status add_level(json_t *levels, const struct ep_link_point *poin
                        crowded != NULL ? json_integer(crowded->concurrent_pairs) : json_null()));
     EP_TRY(ep_json_set(level, "concurrent_bw_bytes_per_s",
                        ep_json_real(crowded != NULL ? crowded->bw_bytes_per_s : NAN)));
+    EP_TRY(add_pieces(level, points, num));
     EP_TRY(ep_json_set(level, "points", json_incref(list)));
     EP_TRY(append(levels, json_incref(level)));
 out:

@@ -33,6 +33,7 @@ done
 [ "$(grep -c "\"chosen\": \"M2\"" fit.json)" = 4 ]      # of the exchange: planted
 [ "$(grep -c "\"chosen\": \"M3\"" fit.json)" = 4 ]      # of the whole, with copies
 grep -q '"latency_s": 5\.[0-9]*e-7' fit.json        # planted link latency, 500 ns
+grep -q '"pieces_error": 0\.0' fit.json   # one piece: 500 ns + bytes / 8 GB/s
 grep -q '"peak_bytes_per_s": [0-9]' fit.json        # the copy records' peak
 
 # The same records give the same file; another seed moves intervals only.
