@@ -13,14 +13,18 @@
 #include <unistd.h>
 
 /* No message takes longer, and no machine moves more in or out of a rank. */
-#define MOST_TIME_S 1e6
+#define MOST_TIME_S      1e6
 #define MOST_BYTES_PER_S 1e15
 
 static const struct ep_importer importers[] = {
-    {"osu", "OSU micro-benchmarks: osu_latency, osu_bw, osu_bibw, osu_multi_lat, osu_alltoall, "
-            "osu_alltoallv and their non-blocking forms", ep_import_read_osu},
-    {"imb", "Intel MPI Benchmarks: PingPong, PingPing, Sendrecv, Alltoall, Alltoallv and their "
-            "non-blocking forms", ep_import_read_imb},
+    {"osu",
+     "OSU micro-benchmarks: osu_latency, osu_bw, osu_bibw, osu_multi_lat, osu_alltoall, "
+     "osu_alltoallv and their non-blocking forms",
+     ep_import_read_osu},
+    {"imb",
+     "Intel MPI Benchmarks: PingPong, PingPing, Sendrecv, Alltoall, Alltoallv and their "
+     "non-blocking forms",
+     ep_import_read_imb},
     {"nccl", "nccl-tests: alltoall_perf, alltoallv_perf, sendrecv_perf, text or JSON",
      ep_import_read_nccl},
     {"ucc", "UCC's ucc_perftest: alltoall, alltoallv of equal messages", ep_import_read_ucc},
@@ -148,8 +152,10 @@ enum ep_status ep_import_add_matrix(struct ep_import *import, int64_t num_ranks,
         num_cells += import->matrices[i].num_ranks * import->matrices[i].num_ranks;
     }
     if (num_cells > EP_IMPORT_MAX_CELLS) {
-        return ep_error_set(EP_EINVAL, "matrices of more than %d numbers in all; import fewer results at "
-                            "once", EP_IMPORT_MAX_CELLS);
+        return ep_error_set(EP_EINVAL,
+                            "matrices of more than %d numbers in all; import fewer results at "
+                            "once",
+                            EP_IMPORT_MAX_CELLS);
     }
     void *items = import->matrices;
     const enum ep_status status = make_room(&items, import->num_matrices, sizeof *import->matrices);
@@ -159,7 +165,8 @@ enum ep_status ep_import_add_matrix(struct ep_import *import, int64_t num_ranks,
     import->matrices = items;
     struct ep_import_matrix *made = &import->matrices[import->num_matrices];
     *made = (struct ep_import_matrix){
-        .num_ranks = num_ranks, .bytes = calloc((size_t)(num_ranks * num_ranks), sizeof *made->bytes)};
+        .num_ranks = num_ranks,
+        .bytes = calloc((size_t)(num_ranks * num_ranks), sizeof *made->bytes)};
     if (made->bytes == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a matrix of %" PRId64 " ranks", num_ranks);
     }
@@ -189,7 +196,8 @@ static void remove_run(const struct ep_run_dir *dir, const struct ep_record *rec
     char *path = NULL;
     for (int64_t i = 0; i < num; i++) {
         if (records[i].routing_id != NULL &&
-            (path = ep_format_new("%s/traffic/%s.json", dir->path, records[i].routing_id)) != NULL) {
+            (path = ep_format_new("%s/traffic/%s.json", dir->path, records[i].routing_id)) !=
+                NULL) {
             unlink(path);
             free(path);
         }

@@ -24,13 +24,13 @@ struct ep_import_options {
     int64_t ranks_per_node;
     const char *host;
     const char *machine;
-    const char *level;  /* of links */
-    const char *op;     /* nccl: the test that an old text does not name; csv: what was timed */
+    const char *level;   /* of links */
+    const char *op;      /* nccl: the test that an old text does not name; csv: what was timed */
     const char *size_of; /* ucc: message, rank */
-    const char *matrix; /* nccl alltoallv: path of its matrix file */
-    double scale;       /* nccl alltoallv: of the matrix */
-    double spread;      /* nccl alltoallv: of its generated pattern, 0 to 1 */
-    const char *map;    /* csv: "time_us=COLUMN,size_bytes=COLUMN,..." */
+    const char *matrix;  /* nccl alltoallv: path of its matrix file */
+    double scale;        /* nccl alltoallv: of the matrix */
+    double spread;       /* nccl alltoallv: of its generated pattern, 0 to 1 */
+    const char *map;     /* csv: "time_us=COLUMN,size_bytes=COLUMN,..." */
 };
 
 void ep_import_options_init(struct ep_import_options *options);
@@ -101,8 +101,8 @@ EP_MUST_CHECK enum ep_status ep_import_text(const struct ep_importer *importer, 
                                             const struct ep_import_options *options,
                                             struct ep_import *import);
 
-/** `name` and `place` in it (":12") as one text; of a long name its end, so that what tells files apart
- *  stays. */
+/** `name` and `place` in it (":12") as one text; of a long name its end, so that what tells files
+ * apart stays. */
 void ep_import_set_where(const char *name, const char *place, char where[EP_IMPORT_TEXT]);
 
 /** A new point, absent but for `where`, `file_idx` and one sample; *point until the next call.
@@ -125,13 +125,13 @@ EP_MUST_CHECK enum ep_status ep_import_make_records(struct ep_import *import,
                                                     double now_utc_s, struct ep_run *run,
                                                     struct ep_record *records, int64_t **rows);
 
-/** The same as a new run directory (NULL: the default one), which must not exist. Nothing stays where
- *  it fails. *num_failed: records whose check failed. `path_made`, to be freed, where it went. */
+/** The same as a new run directory (NULL: the default one), which must not exist. Nothing stays
+ * where it fails. *num_failed: records whose check failed. `path_made`, to be freed, where it went.
+ */
 EP_MUST_CHECK enum ep_status ep_import_write(struct ep_import *import,
                                              const struct ep_import_options *options,
-                                             const char *path, double now_utc_s,
-                                             struct ep_run *run, int64_t *num_failed,
-                                             char **path_made);
+                                             const char *path, double now_utc_s, struct ep_run *run,
+                                             int64_t *num_failed, char **path_made);
 
 /* The readers; each names its sources in results/README.md, "Import". */
 #define EP_IMPORT_READER(id)                                                                       \

@@ -11,12 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum key { KEY_TIME_S, KEY_TIME_MS, KEY_TIME_US, KEY_SIZE, KEY_RANK_SIZE, KEY_RANKS, KEY_PER_NODE, NUM_KEYS };
+enum key {
+    KEY_TIME_S,
+    KEY_TIME_MS,
+    KEY_TIME_US,
+    KEY_SIZE,
+    KEY_RANK_SIZE,
+    KEY_RANKS,
+    KEY_PER_NODE,
+    NUM_KEYS
+};
 
 static const char *const key_names[NUM_KEYS] = {
-    [KEY_TIME_S] = "time_s",       [KEY_TIME_MS] = "time_ms", [KEY_TIME_US] = "time_us",
-    [KEY_SIZE] = "size_bytes",     [KEY_RANK_SIZE] = "rank_bytes",
-    [KEY_RANKS] = "ranks",         [KEY_PER_NODE] = "ranks_per_node",
+    [KEY_TIME_S] = "time_s",           [KEY_TIME_MS] = "time_ms",      [KEY_TIME_US] = "time_us",
+    [KEY_SIZE] = "size_bytes",         [KEY_RANK_SIZE] = "rank_bytes", [KEY_RANKS] = "ranks",
+    [KEY_PER_NODE] = "ranks_per_node",
 };
 
 static const double time_units[] = {[KEY_TIME_S] = 1, [KEY_TIME_MS] = 1e-3, [KEY_TIME_US] = 1e-6};
@@ -49,14 +58,15 @@ static enum ep_status add_key(const struct ep_csv *csv, const char *item, struct
                 return ep_error_set(EP_EINVAL, "--map: %s is given twice", key_names[k]);
             }
             m->columns[k] = ep_csv_find_column(csv, equals + 1);
-            return m->columns[k] >= 0
-                       ? EP_OK
-                       : ep_error_set(EP_EINVAL, "%s:1: no column '%s' (--map %s)", csv->name,
-                                      equals + 1, item);
+            return m->columns[k] >= 0 ? EP_OK
+                                      : ep_error_set(EP_EINVAL, "%s:1: no column '%s' (--map %s)",
+                                                     csv->name, equals + 1, item);
         }
     }
-    return ep_error_set(EP_EINVAL, "--map: '%s'; time_s, time_ms, time_us, size_bytes, rank_bytes, ranks "
-                        "or ranks_per_node =COLUMN was expected", item);
+    return ep_error_set(EP_EINVAL,
+                        "--map: '%s'; time_s, time_ms, time_us, size_bytes, rank_bytes, ranks "
+                        "or ranks_per_node =COLUMN was expected",
+                        item);
 }
 
 static enum ep_status find_op(const char *name, int *op)
@@ -67,12 +77,13 @@ static enum ep_status find_op(const char *name, int *op)
             return EP_OK;
         }
     }
-    return ep_error_set(EP_EINVAL, "--op: '%s'; a CSV needs alltoall, alltoallv, pingpong or window",
+    return ep_error_set(EP_EINVAL,
+                        "--op: '%s'; a CSV needs alltoall, alltoallv, pingpong or window",
                         name != NULL ? name : "");
 }
 
-static enum ep_status read_mapping(const struct ep_csv *csv, const struct ep_import_options *options,
-                                   struct mapping *m)
+static enum ep_status read_mapping(const struct ep_csv *csv,
+                                   const struct ep_import_options *options, struct mapping *m)
 {
     enum ep_status status = EP_OK;
     struct ep_list list = {0};
@@ -82,7 +93,8 @@ static enum ep_status read_mapping(const struct ep_csv *csv, const struct ep_imp
     }
     EP_TRY(find_op(options->op, &m->op));
     if (options->map == NULL) {
-        EP_TRY(ep_error_set(EP_EINVAL, "a CSV needs --map time_us=COLUMN,size_bytes=COLUMN[,ranks=COLUMN]"));
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "a CSV needs --map time_us=COLUMN,size_bytes=COLUMN[,ranks=COLUMN]"));
     }
     EP_TRY(ep_list_split(options->map, ',', "--map", &list));
     for (int64_t i = 0; i < list.num; i++) {
@@ -95,7 +107,8 @@ static enum ep_status read_mapping(const struct ep_csv *csv, const struct ep_imp
     }
     const int num_sizes = (m->columns[KEY_SIZE] >= 0) + (m->columns[KEY_RANK_SIZE] >= 0);
     if (num_times != 1 || num_sizes != 1) {
-        EP_TRY(ep_error_set(EP_EINVAL, "--map: one of time_s, time_ms and time_us and one of size_bytes and "
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "--map: one of time_s, time_ms and time_us and one of size_bytes and "
                             "rank_bytes were expected"));
     }
 out:
@@ -159,13 +172,17 @@ static enum ep_status read_row(const struct ep_csv *csv, const struct mapping *m
     EP_TRY(get_or(csv, m->columns[KEY_PER_NODE], EP_IMPORT_MAX_RANKS, &per_node));
     ranks = ranks > 0 ? ranks : is_link ? 2 : options->num_ranks;
     if (ranks < 1) {
-        EP_TRY(ep_error_set(EP_EINVAL, "%s: how many ranks is not told: --ranks N, or ranks=COLUMN in "
-                            "--map", where));
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "%s: how many ranks is not told: --ranks N, or ranks=COLUMN in "
+                            "--map",
+                            where));
     }
     if (of_rank && !is_link) {
         if (size_bytes % ranks != 0) {
-            EP_TRY(ep_error_set(EP_EINVAL, "%s: %" PRId64 " bytes are no whole number of messages to %" PRId64
-                                " ranks", where, size_bytes, ranks));
+            EP_TRY(ep_error_set(EP_EINVAL,
+                                "%s: %" PRId64 " bytes are no whole number of messages to %" PRId64
+                                " ranks",
+                                where, size_bytes, ranks));
         }
         size_bytes /= ranks;
     }
@@ -197,8 +214,10 @@ enum ep_status ep_import_read_csv(const char *name, const char *text, size_t len
     const int64_t first = import->num_points;
     int more = 0;
     if (length > 0 && text[length - 1] != '\n') {
-        return ep_error_set(EP_EINVAL, "%s: the text ends within its last line; a line end was expected, so "
-                            "it may be cut", name);
+        return ep_error_set(EP_EINVAL,
+                            "%s: the text ends within its last line; a line end was expected, so "
+                            "it may be cut",
+                            name);
     }
     EP_TRY(ep_csv_init(name, text, length, &csv));
     EP_TRY(ep_csv_read_header(&csv));

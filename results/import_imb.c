@@ -15,7 +15,7 @@
 enum { MAX_COLUMNS = 12 };
 
 static const char *const columns[] = {
-    "#bytes",      "#repetitions", "t[usec]",    "t_min[usec]", "t_max[usec]", "t_avg[usec]",
+    "#bytes",       "#repetitions", "t[usec]",     "t_min[usec]", "t_max[usec]", "t_avg[usec]",
     "t_ovrl[usec]", "t_pure[usec]", "t_CPU[usec]", "overlap[%]",  "Mbytes/sec",  "defects",
 };
 
@@ -39,10 +39,10 @@ static const struct benchmark {
 
 /* Where the reader is in a text. */
 struct table {
-    char version[24]; /* "" = not told */
-    bool has_title;   /* "# Benchmarking" was seen: rows belong to a table */
+    char version[24];                  /* "" = not told */
+    bool has_title;                    /* "# Benchmarking" was seen: rows belong to a table */
     const struct benchmark *benchmark; /* NULL = one that is left out */
-    int64_t num_ranks; /* 0 = not yet told */
+    int64_t num_ranks;                 /* 0 = not yet told */
     int num_columns;
     const char *columns[MAX_COLUMNS];
     int64_t num_rows;
@@ -176,8 +176,11 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t, struc
     struct ep_import_point *p = NULL;
     EP_TRY(ep_import_lines_split(l));
     if (t->num_columns == 0 || t->num_ranks == 0) {
-        EP_TRY(ep_import_lines_fail(l, "'%.40s': '# Benchmarking ...', '# #processes = N' and a line of "
-                                    "columns were expected before it", l->words[0]));
+        EP_TRY(
+            ep_import_lines_fail(l,
+                                 "'%.40s': '# Benchmarking ...', '# #processes = N' and a line of "
+                                 "columns were expected before it",
+                                 l->words[0]));
     }
     EP_TRY(ep_import_lines_get_i64(l, 0, "#bytes", 0, INT64_C(1) << 50, &size_bytes));
     t->num_rows++;
@@ -190,8 +193,10 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t, struc
                                     t->benchmark->name, t->num_columns));
     }
     if (t->num_rows > 1 && size_bytes <= t->last_size) {
-        EP_TRY(ep_import_lines_fail(l, "size %" PRId64 " after %" PRId64 "; ascending sizes were "
-                                    "expected", size_bytes, t->last_size));
+        EP_TRY(ep_import_lines_fail(l,
+                                    "size %" PRId64 " after %" PRId64 "; ascending sizes were "
+                                    "expected",
+                                    size_bytes, t->last_size));
     }
     t->last_size = size_bytes;
     EP_TRY(ep_import_lines_get_i64(l, 1, "#repetitions", 1, INT64_MAX, &repetitions));
@@ -202,7 +207,8 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t, struc
     EP_TRY(ep_import_lines_get_f64(l, at >= 0 ? at : find_column(t, "t_max[usec]"),
                                    t->benchmark->time, 0, 1e12, &time_us));
     if (find_column(t, "defects") >= 0) {
-        EP_TRY(ep_import_lines_get_f64(l, find_column(t, "defects"), "defects", 0, 1e300, &defects));
+        EP_TRY(
+            ep_import_lines_get_f64(l, find_column(t, "defects"), "defects", 0, 1e300, &defects));
     }
     if (t->benchmark->kind == EP_IMPORT_EXCHANGE && t->num_ranks == 1) {
         import->num_empty++; /* nothing leaves the rank */
@@ -216,12 +222,14 @@ out:
     return status;
 }
 
-static enum ep_status read_line(struct ep_import_lines *l, struct table *t, struct ep_import *import)
+static enum ep_status read_line(struct ep_import_lines *l, struct table *t,
+                                struct ep_import *import)
 {
     if (ep_import_begins(l->text, "# Benchmarking ")) {
         return read_title(l, t);
     }
-    if (ep_import_begins(l->text, "# #processes = ") || ep_import_begins(l->text, "# ( #processes = ")) {
+    if (ep_import_begins(l->text, "# #processes = ") ||
+        ep_import_begins(l->text, "# ( #processes = ")) {
         return read_ranks(l, t);
     }
     if (ep_import_begins(l->text, "#bytes ")) {
@@ -232,7 +240,8 @@ static enum ep_status read_line(struct ep_import_lines *l, struct table *t, stru
     } else if (ep_import_begins(l->text, "# All processes entering MPI_Finalize")) {
         t->has_end = true;
     } else if (l->text[0] != '\0' && l->text[0] != '#' && !t->has_title) {
-        return ep_import_lines_fail(l, "'%.40s': '# Benchmarking ...' was expected before it", l->text);
+        return ep_import_lines_fail(l, "'%.40s': '# Benchmarking ...' was expected before it",
+                                    l->text);
     } else if (l->text[0] != '\0' && l->text[0] != '#' && t->benchmark != NULL) {
         return read_row(l, t, import);
     }
@@ -245,13 +254,15 @@ static enum ep_status add_notes(const struct ep_import_lines *l, const struct ta
     enum ep_status status = EP_OK;
     if (t->num_left_out > 0) {
         EP_TRY(ep_record_add_note(&import->notes, "left-out",
-                                  "%s: %" PRId64 " tables of other benchmarks are left out", l->name,
-                                  t->num_left_out));
+                                  "%s: %" PRId64 " tables of other benchmarks are left out",
+                                  l->name, t->num_left_out));
     }
     if (t->num_failed > 0) {
         EP_TRY(ep_record_add_note(&import->notes, "not-measured",
-                                  "%s: %" PRId64 " sizes were not measured (out-of-mem, int-overflow "
-                                  "or time-out)", l->name, t->num_failed));
+                                  "%s: %" PRId64
+                                  " sizes were not measured (out-of-mem, int-overflow "
+                                  "or time-out)",
+                                  l->name, t->num_failed));
     }
 out:
     return status;
@@ -271,7 +282,7 @@ enum ep_status ep_import_read_imb(const char *name, const char *text, size_t len
     EP_TRY(end_table(&l, &t));
     if (!t.has_end) {
         EP_TRY(ep_import_lines_fail(&l, "the text ends before '# All processes entering "
-                                    "MPI_Finalize'; is it cut?"));
+                                        "MPI_Finalize'; is it cut?"));
     }
     EP_TRY(add_notes(&l, &t, import));
 out:

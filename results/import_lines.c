@@ -24,15 +24,16 @@ enum ep_status ep_import_lines_init(const char *name, const char *text, size_t l
     }
     memcpy(copy, text, length);
     copy[length] = '\0';
-    *lines = (struct ep_import_lines){.name = name, .copy = copy, .next = copy, .end = copy + length};
+    *lines =
+        (struct ep_import_lines){.name = name, .copy = copy, .next = copy, .end = copy + length};
     if (length == 0 || copy[length - 1] == '\n') {
         return EP_OK;
     }
     while (ep_import_lines_next(lines)) { /* to name the last line */
     }
-    const enum ep_status status =
-        ep_import_lines_fail(lines, "the text ends within this line; a line end was expected, so it "
-                                    "may be cut");
+    const enum ep_status status = ep_import_lines_fail(
+        lines, "the text ends within this line; a line end was expected, so it "
+               "may be cut");
     ep_import_lines_fini(lines);
     return status;
 }
@@ -98,8 +99,10 @@ static enum ep_status find_word(const struct ep_import_lines *lines, int idx, co
     }
     *word = lines->words[idx];
     if (strchr(*word, ',') != NULL) {
-        return ep_import_lines_fail(lines, "%s is '%.40s'; a number with a decimal point and without "
-                                    "commas was expected (another locale?)", what, *word);
+        return ep_import_lines_fail(lines,
+                                    "%s is '%.40s'; a number with a decimal point and without "
+                                    "commas was expected (another locale?)",
+                                    what, *word);
     }
     return EP_OK;
 }

@@ -17,8 +17,8 @@ struct ep_import_lines {
     char *copy;       /* owned: lines are ended and words cut in it */
     char *next;
     char *end;
-    int64_t line;     /* 1-based, of `text` */
-    char *text;       /* the line, blanks at both ends cut off */
+    int64_t line;                     /* 1-based, of `text` */
+    char *text;                       /* the line, blanks at both ends cut off */
     char *words[EP_IMPORT_MAX_WORDS]; /* after ep_import_lines_split() */
     int num_words;
     char where[EP_IMPORT_TEXT]; /* NAME:LINE, the last part of a long name */
@@ -39,7 +39,8 @@ EP_MUST_CHECK enum ep_status ep_import_lines_split(struct ep_import_lines *lines
 enum ep_status ep_import_lines_fail(const struct ep_import_lines *lines, const char *format, ...)
     EP_PRINTF(2, 3);
 
-/** Word `idx` as a number in [min, max]; `what` names the column. A comma is called another locale. */
+/** Word `idx` as a number in [min, max]; `what` names the column. A comma is called another locale.
+ */
 EP_MUST_CHECK enum ep_status ep_import_lines_get_f64(const struct ep_import_lines *lines, int idx,
                                                      const char *what, double min, double max,
                                                      double *value);

@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const plain_columns[] = {"#",     "size",  "count", "type",   "redop",
-                                            "root",  "time",  "algbw", "busbw",  "#wrong",
-                                            "time",  "algbw", "busbw", "#wrong", NULL};
+static const char *const plain_columns[] = {"#",    "size",  "count", "type",   "redop",
+                                            "root", "time",  "algbw", "busbw",  "#wrong",
+                                            "time", "algbw", "busbw", "#wrong", NULL};
 static const char *const iteration_columns[] = {
-    "#",     "size",  "count", "type",  "redop",  "root",  "time",  "algbw",
-    "busbw", "#wrong", "i_min", "i_max", "i_p99", "i_cv%", "time",  "algbw",
+    "#",     "size",   "count", "type",  "redop", "root",  "time", "algbw",
+    "busbw", "#wrong", "i_min", "i_max", "i_p99", "i_cv%", "time", "algbw",
     "busbw", "#wrong", "i_min", "i_max", "i_p99", "i_cv%", NULL};
 
 /* Words of a line of results. */
@@ -61,11 +61,11 @@ static enum ep_status read_columns(struct ep_import_lines *l, struct table *t)
             return EP_OK;
         }
     }
-    return ep_import_lines_fail(l, has_cputime
-                                       ? "times of the processor (-C 1); those of the transfer were "
-                                         "expected"
-                                       : "columns size count type redop root, then time algbw busbw "
-                                         "#wrong twice, were expected");
+    return ep_import_lines_fail(
+        l, has_cputime ? "times of the processor (-C 1); those of the transfer were "
+                         "expected"
+                       : "columns size count type redop root, then time algbw busbw "
+                         "#wrong twice, were expected");
 }
 
 static enum ep_status read_wrong(const struct ep_import_lines *l, int64_t *wrong)
@@ -75,8 +75,7 @@ static enum ep_status read_wrong(const struct ep_import_lines *l, int64_t *wrong
     if (strcmp(l->words[AT_WRONG], "N/A") == 0) {
         return EP_OK;
     }
-    const enum ep_status status =
-        ep_import_lines_get_f64(l, AT_WRONG, "#wrong", 0, 9e18, &value);
+    const enum ep_status status = ep_import_lines_get_f64(l, AT_WRONG, "#wrong", 0, 9e18, &value);
     *wrong = (int64_t)ceil(value);
     return status;
 }
@@ -88,8 +87,10 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t,
     struct ep_nccl_row row = {.where = l->where};
     EP_TRY(ep_import_lines_split(l));
     if (t->num_words == 0 || !t->has_units || t->has_end) {
-        EP_TRY(ep_import_lines_fail(l, "'%.40s': lines of columns and of units '(B) ... (us)' were "
-                                    "expected before it", l->words[0]));
+        EP_TRY(ep_import_lines_fail(l,
+                                    "'%.40s': lines of columns and of units '(B) ... (us)' were "
+                                    "expected before it",
+                                    l->words[0]));
     }
     if (l->num_words != t->num_words) {
         EP_TRY(ep_import_lines_fail(l, "%d words; %d columns were expected", l->num_words,
@@ -110,7 +111,8 @@ out:
     return status;
 }
 
-/* "#  Rank  0 Group  0 Pid 6521 on  node1 device  0 [0000:07:00] NVIDIA H100"; older ones without group. */
+/* "#  Rank  0 Group  0 Pid 6521 on  node1 device  0 [0000:07:00] NVIDIA H100"; older ones without
+ * group. */
 static enum ep_status read_device(struct ep_import_lines *l, struct table *t)
 {
     enum ep_status status = EP_OK;
@@ -179,19 +181,23 @@ static enum ep_status read_text(struct ep_import_lines *l, struct table *t,
             EP_TRY(read_row(l, t, options, import));
         } else if (l->text[0] != '\0' && !ep_import_begins(l->text, "NCCL version ") &&
                    !ep_import_begins(l->text, "rccl-tests: ")) {
-            EP_TRY(ep_import_lines_fail(l, "'%.40s': a line of nccl-tests was expected, '#' or a size "
-                                        "first", l->text));
+            EP_TRY(ep_import_lines_fail(l,
+                                        "'%.40s': a line of nccl-tests was expected, '#' or a size "
+                                        "first",
+                                        l->text));
         }
     }
     if (!t->has_end) {
-        EP_TRY(ep_import_lines_fail(l, "the text ends before '# Out of bounds values'; is it cut?"));
+        EP_TRY(
+            ep_import_lines_fail(l, "the text ends before '# Out of bounds values'; is it cut?"));
     }
 out:
     return status;
 }
 
 enum ep_status ep_import_read_nccl(const char *name, const char *text, size_t length,
-                                   const struct ep_import_options *options, struct ep_import *import)
+                                   const struct ep_import_options *options,
+                                   struct ep_import *import)
 {
     enum ep_status status = EP_OK;
     struct ep_import_lines l = {0};

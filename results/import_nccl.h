@@ -16,10 +16,10 @@ enum { EP_NCCL_HOST = 128 };
 /* One program's output. Begin with {.spread = NAN, .scale = 1}; free hosts. */
 struct ep_nccl_run {
     enum ep_nccl_op op;
-    char version[24]; /* "" = not told */
+    char version[24];  /* "" = not told */
     int64_t num_ranks; /* 0 = no device was listed */
     int64_t ranks_per_node;
-    bool is_spread;    /* ranks go round the nodes */
+    bool is_spread;              /* ranks go round the nodes */
     char (*hosts)[EP_NCCL_HOST]; /* [num_hosts], owned */
     int64_t num_hosts;
     int32_t *rank_host; /* [num_ranks], owned */
@@ -37,15 +37,16 @@ struct ep_nccl_row {
     int64_t count;      /* elements: alltoall for each rank, sendrecv of the message */
     const char *type;
     double time_us;
-    double algbw;       /* GB/s */
-    int64_t wrong;      /* -1 = not checked */
+    double algbw;           /* GB/s */
+    int64_t wrong;          /* -1 = not checked */
     const double *times_us; /* [num_times] single times, or NULL */
     int64_t num_times;
 };
 
 void ep_nccl_run_fini(struct ep_nccl_run *run);
 
-/** The test by its program's name, with or without a path: "alltoall_perf". EP_EINVAL for others. */
+/** The test by its program's name, with or without a path: "alltoall_perf". EP_EINVAL for others.
+ */
 EP_MUST_CHECK enum ep_status ep_nccl_find_op(const char *where, const char *program,
                                              enum ep_nccl_op *op);
 
@@ -62,7 +63,8 @@ EP_MUST_CHECK enum ep_status ep_nccl_add_row(struct ep_nccl_run *run, const stru
                                              struct ep_import *import);
 
 /** A matrix file of alltoallv_perf: square, numbers >= 0 with blanks between, read as nccl-tests
- *  reads it: times `scale`, each rounded down to 16 bytes. *idx names the matrix, its skew is set. */
+ *  reads it: times `scale`, each rounded down to 16 bytes. *idx names the matrix, its skew is set.
+ */
 EP_MUST_CHECK enum ep_status ep_nccl_read_matrix(const char *name, const char *text, size_t length,
                                                  double scale, struct ep_import *import,
                                                  int64_t *idx);

@@ -39,8 +39,9 @@ static enum ep_status read_args(const json_t *json, const char *name, struct ep_
         if (word != NULL && (strcmp(word, "-a") == 0 || strcmp(word, "--average") == 0)) {
             run->slowest = next != NULL && strcmp(next, "3") == 0;
         }
-        run->slowest = run->slowest || (word != NULL && (strcmp(word, "-a3") == 0 ||
-                                                         strcmp(word, "--average=3") == 0));
+        run->slowest =
+            run->slowest ||
+            (word != NULL && (strcmp(word, "-a3") == 0 || strcmp(word, "--average=3") == 0));
     }
 out:
     return status;
@@ -59,7 +60,8 @@ static enum ep_status read_environment(const json_t *json, const char *name,
     for (size_t i = 0; i < json_array_size(env); i++) {
         const char *word = json_string_value(json_array_get(env, i));
         if (word != NULL && strncmp(word, spread, strlen(spread)) == 0) {
-            EP_TRY(ep_parse_f64(word + strlen(spread), "NCCL_TESTS_ALLTOALLV_SPREAD", 0, 1, &of_run));
+            EP_TRY(
+                ep_parse_f64(word + strlen(spread), "NCCL_TESTS_ALLTOALLV_SPREAD", 0, 1, &of_run));
         } else if (word != NULL && strncmp(word, scale, strlen(scale)) == 0) {
             EP_TRY(ep_parse_f64(word + strlen(scale), "NCCL_TESTS_ALLTOALLV_MATRIX_SCALE", 0, 1e9,
                                 &run->scale));
@@ -165,8 +167,10 @@ static enum ep_status read_result(const json_t *result, const char *where,
         EP_TRY(ep_error_set(EP_EINVAL, "%s: 'out_of_place' must be an object", where));
     }
     if (json_object_get(body, "cpu_time") != NULL) {
-        EP_TRY(ep_error_set(EP_EINVAL, "%s: times of the processor (-C 1); those of the transfer were "
-                            "expected", where));
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "%s: times of the processor (-C 1); those of the transfer were "
+                            "expected",
+                            where));
     }
     EP_TRY(ep_json_get_f64(body, "time", where, 0, 1e12, &row.time_us));
     EP_TRY(ep_json_get_f64(body, "alg_bw", where, 0, 1e9, &row.algbw));

@@ -29,9 +29,9 @@ static const struct {
     const char *name;
     int64_t size_bytes;
 } types[] = {
-    {"int8", 1},   {"uint8", 1}, {"int32", 4},  {"uint32", 4},   {"int64", 8},  {"uint64", 8},
-    {"half", 2},   {"float", 4}, {"double", 8}, {"bfloat16", 2}, {"f8e4m3", 1}, {"f8e5m2", 1},
-    {"fp8_e4m3", 1}, {"fp8_e5m2", 1},
+    {"int8", 1},   {"uint8", 1},  {"int32", 4},    {"uint32", 4},   {"int64", 8},
+    {"uint64", 8}, {"half", 2},   {"float", 4},    {"double", 8},   {"bfloat16", 2},
+    {"f8e4m3", 1}, {"f8e5m2", 1}, {"fp8_e4m3", 1}, {"fp8_e5m2", 1},
 };
 
 void ep_nccl_run_fini(struct ep_nccl_run *run)
@@ -54,8 +54,10 @@ enum ep_status ep_nccl_find_op(const char *where, const char *program, enum ep_n
             return EP_OK;
         }
     }
-    return ep_error_set(EP_EINVAL, "%s: '%.60s' is none of the tests that can be imported: alltoall, "
-                        "alltoallv or sendrecv", where, name);
+    return ep_error_set(EP_EINVAL,
+                        "%s: '%.60s' is none of the tests that can be imported: alltoall, "
+                        "alltoallv or sendrecv",
+                        where, name);
 }
 
 /* --- devices --------------------------------------------------------------------------------- */
@@ -82,16 +84,18 @@ enum ep_status ep_nccl_add_device(struct ep_nccl_run *run, const char *where, in
                                   int64_t group, const char *host)
 {
     if (group != 0) {
-        return ep_error_set(EP_EINVAL, "%s: group %" PRId64 "; one group of ranks was expected "
-                            "(without NCCL_TESTS_SPLIT)", where, group);
+        return ep_error_set(EP_EINVAL,
+                            "%s: group %" PRId64 "; one group of ranks was expected "
+                            "(without NCCL_TESTS_SPLIT)",
+                            where, group);
     }
     if (rank != run->num_ranks || rank >= EP_IMPORT_MAX_RANKS) {
         return ep_error_set(EP_EINVAL, "%s: rank %" PRId64 "; rank %" PRId64 " was expected next",
                             where, rank, run->num_ranks);
     }
     if (strlen(host) >= EP_NCCL_HOST) {
-        return ep_error_set(EP_EINVAL, "%s: a host's name of up to %d characters was expected", where,
-                            EP_NCCL_HOST - 1);
+        return ep_error_set(EP_EINVAL, "%s: a host's name of up to %d characters was expected",
+                            where, EP_NCCL_HOST - 1);
     }
     int32_t *larger = realloc(run->rank_host, (size_t)(rank + 1) * sizeof *larger);
     if (larger == NULL) {
@@ -116,9 +120,10 @@ enum ep_status ep_nccl_place(struct ep_nccl_run *run, const char *where)
         spread = spread && run->rank_host[r] == r % run->num_hosts;
     }
     if (!packed && !spread) {
-        return ep_error_set(EP_EINVAL, "%s: %" PRId64 " ranks on %" PRId64 " hosts; as many on each, one "
-                            "host after the other or in turn, were expected", where, run->num_ranks,
-                            run->num_hosts);
+        return ep_error_set(EP_EINVAL,
+                            "%s: %" PRId64 " ranks on %" PRId64 " hosts; as many on each, one "
+                            "host after the other or in turn, were expected",
+                            where, run->num_ranks, run->num_hosts);
     }
     run->ranks_per_node = per_node;
     run->is_spread = !packed;
@@ -146,8 +151,10 @@ static enum ep_status add_distances(const struct ep_nccl_run *run, const struct 
 {
     const int64_t num = run->num_ranks;
     if (isnan(run->spread)) {
-        return ep_error_set(EP_EINVAL, "%s: messages of alltoallv's generated pattern: --spread S, as "
-                            "NCCL_TESTS_ALLTOALLV_SPREAD was (1 where it was not set)", row->where);
+        return ep_error_set(EP_EINVAL,
+                            "%s: messages of alltoallv's generated pattern: --spread S, as "
+                            "NCCL_TESTS_ALLTOALLV_SPREAD was (1 where it was not set)",
+                            row->where);
     }
     const enum ep_status status = ep_import_add_matrix(import, num, idx);
     if (status != EP_OK) {
@@ -177,8 +184,10 @@ static enum ep_status add_file(struct ep_nccl_run *run, const struct ep_nccl_row
     char *text = NULL;
     size_t length = 0;
     if (options->matrix == NULL) {
-        return ep_error_set(EP_EINVAL, "%s: count 0: messages of a matrix file: --matrix FILE, as "
-                            "NCCL_TESTS_ALLTOALLV_MATRIX_FILE was", row->where);
+        return ep_error_set(EP_EINVAL,
+                            "%s: count 0: messages of a matrix file: --matrix FILE, as "
+                            "NCCL_TESTS_ALLTOALLV_MATRIX_FILE was",
+                            row->where);
     }
     if (run->matrix == 0) {
         int64_t whole = 0;
@@ -190,8 +199,10 @@ static enum ep_status add_file(struct ep_nccl_run *run, const struct ep_nccl_row
     const int64_t num = run->num_ranks;
     const int64_t width = import->matrices[whole].num_ranks;
     if (width < num) {
-        EP_TRY(ep_error_set(EP_EINVAL, "%s: a matrix of %" PRId64 " ranks; at least the %" PRId64
-                            " of %s were expected", options->matrix, width, num, row->where));
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "%s: a matrix of %" PRId64 " ranks; at least the %" PRId64
+                            " of %s were expected",
+                            options->matrix, width, num, row->where));
     }
     if (width == num) {
         *idx = whole;
@@ -243,8 +254,8 @@ static enum ep_status check_bandwidth(const struct ep_nccl_row *row)
 {
     const double gb_per_s = (double)row->size_bytes / (row->time_us * 1e3);
     if (row->time_us > 0 && fabs(row->algbw - gb_per_s) > 0.02 * gb_per_s + 0.011) {
-        return ep_error_set(EP_EINVAL, "%s: algbw %g GB/s; %.2f of size / time was expected", row->where,
-                            row->algbw, gb_per_s);
+        return ep_error_set(EP_EINVAL, "%s: algbw %g GB/s; %.2f of size / time was expected",
+                            row->where, row->algbw, gb_per_s);
     }
     return EP_OK;
 }
@@ -260,7 +271,8 @@ static enum ep_status find_messages(struct ep_nccl_run *run, const struct ep_ncc
     const int64_t num = run->num_ranks;
     EP_TRY(find_type(row, &type_bytes));
     if (row->count > (INT64_C(1) << 55) / type_bytes / num) {
-        EP_TRY(ep_error_set(EP_EINVAL, "%s: count %" PRId64 " is too large", row->where, row->count));
+        EP_TRY(
+            ep_error_set(EP_EINVAL, "%s: count %" PRId64 " is too large", row->where, row->count));
     }
     *matrix = -1;
     *message_bytes = row->count * type_bytes;
@@ -272,8 +284,10 @@ static enum ep_status find_messages(struct ep_nccl_run *run, const struct ep_ncc
         *message_bytes = size_bytes;
     }
     if (size_bytes != row->size_bytes) {
-        EP_TRY(ep_error_set(EP_EINVAL, "%s: size %" PRId64 "; %" PRId64 " was expected of count, type "
-                            "and %" PRId64 " ranks", row->where, row->size_bytes, size_bytes, num));
+        EP_TRY(ep_error_set(EP_EINVAL,
+                            "%s: size %" PRId64 "; %" PRId64 " was expected of count, type "
+                            "and %" PRId64 " ranks",
+                            row->where, row->size_bytes, size_bytes, num));
     }
 out:
     return status;
@@ -331,13 +345,15 @@ enum ep_status ep_nccl_add_row(struct ep_nccl_run *run, const struct ep_nccl_row
     int64_t message_bytes = 0, matrix = -1;
     struct ep_import_point *p = NULL;
     if (run->op == EP_NCCL_NONE) {
-        return ep_error_set(EP_EINVAL, "%s: the text does not name its test: --op alltoall, alltoallv "
-                            "or sendrecv", row->where);
+        return ep_error_set(EP_EINVAL,
+                            "%s: the text does not name its test: --op alltoall, alltoallv "
+                            "or sendrecv",
+                            row->where);
     }
     run->num_ranks = run->num_ranks > 0 ? run->num_ranks : options->num_ranks;
     if (run->num_ranks < 1 || run->num_ranks > EP_IMPORT_MAX_RANKS) {
-        return ep_error_set(EP_EINVAL, "%s: the text lists no devices: --ranks N, up to %d", row->where,
-                            EP_IMPORT_MAX_RANKS);
+        return ep_error_set(EP_EINVAL, "%s: the text lists no devices: --ranks N, up to %d",
+                            row->where, EP_IMPORT_MAX_RANKS);
     }
     EP_TRY(check_bandwidth(row));
     EP_TRY(find_messages(run, row, options, import, &message_bytes, &matrix));
@@ -377,8 +393,11 @@ static enum ep_status read_matrix_line(struct ep_import_lines *l, double scale, 
         l->words[0] = word;
         l->num_words = 1;
         if (*num == limit) {
-            return ep_import_lines_fail(l, "more than %" PRId64 " numbers; a square matrix of up to %d "
-                                        "ranks was expected", limit, EP_IMPORT_MAX_RANKS);
+            return ep_import_lines_fail(l,
+                                        "more than %" PRId64
+                                        " numbers; a square matrix of up to %d "
+                                        "ranks was expected",
+                                        limit, EP_IMPORT_MAX_RANKS);
         }
         status = ep_import_lines_get_f64(l, 0, "bytes", 0, 0x1p50, &value);
         if (status != EP_OK) {
@@ -433,8 +452,8 @@ enum ep_status ep_nccl_read_matrix(const char *name, const char *text, size_t le
             EP_TRY(ep_import_lines_fail(&l, "a line more than the %" PRId64 " of a square matrix",
                                         columns));
         }
-        EP_TRY(read_matrix_line(&l, scale, columns, import->matrices[made].bytes + row * columns, &num,
-                                &hash));
+        EP_TRY(read_matrix_line(&l, scale, columns, import->matrices[made].bytes + row * columns,
+                                &num, &hash));
         if (num != columns) {
             EP_TRY(ep_import_lines_fail(&l, "%" PRId64 " numbers; %" PRId64 " were expected", num,
                                         columns));
@@ -442,8 +461,8 @@ enum ep_status ep_nccl_read_matrix(const char *name, const char *text, size_t le
         row++;
     }
     if (row != columns) {
-        EP_TRY(ep_import_lines_fail(&l, "%" PRId64 " lines of numbers; %" PRId64 " were expected", row,
-                                    columns));
+        EP_TRY(ep_import_lines_fail(&l, "%" PRId64 " lines of numbers; %" PRId64 " were expected",
+                                    row, columns));
     }
     snprintf(import->matrices[made].skew, sizeof import->matrices[made].skew, "matrix:%08" PRIx32,
              (uint32_t)(hash ^ (hash >> 32)));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Import of OSU micro-benchmarks' text: one table per title. Columns: results/README.md, "Import". */
+/* Import of OSU micro-benchmarks' text: one table per title. Columns: results/README.md, "Import".
+ */
 #include "results/import.h"
 
 #include "results/import_lines.h"
@@ -14,8 +15,8 @@ enum { MAX_COLUMNS = 16 };
 
 enum role {
     ROLE_SIZE,
-    ROLE_TIME,     /* mean over ranks, us */
-    ROLE_TIME_MAX, /* of the slowest rank, us */
+    ROLE_TIME,      /* mean over ranks, us */
+    ROLE_TIME_MAX,  /* of the slowest rank, us */
     ROLE_BANDWIDTH, /* MB/s */
     ROLE_VALIDATION,
     ROLE_OTHER /* a number that is not used */
@@ -65,9 +66,10 @@ static const struct benchmark {
      EP_IMPORT_EXCHANGE, -1, 1},
     {"All-to-Allv Personalized Exchange Latency Test", "osu_alltoallv", "alltoallv",
      EP_IMPORT_EXCHANGE, -1, 1},
-    {"Non-blocking All-to-All Latency Test", "osu_ialltoall", "ialltoall", EP_IMPORT_EXCHANGE, -1, 1},
-    {"Non-blocking All-to-Allv Latency Test", "osu_ialltoallv", "ialltoallv", EP_IMPORT_EXCHANGE, -1,
+    {"Non-blocking All-to-All Latency Test", "osu_ialltoall", "ialltoall", EP_IMPORT_EXCHANGE, -1,
      1},
+    {"Non-blocking All-to-Allv Latency Test", "osu_ialltoallv", "ialltoallv", EP_IMPORT_EXCHANGE,
+     -1, 1},
 };
 
 /* Where the reader is in a text. */
@@ -89,15 +91,15 @@ static enum ep_status read_title(struct ep_import_lines *l, struct table *t)
         version = next; /* the last one */
     }
     if (!ep_import_begins(title, "MPI") || version == NULL || !isdigit((unsigned char)version[2])) {
-        return ep_import_lines_fail(l, "'%.80s': a title '# OSU MPI ... Test vVERSION' was expected",
-                                    l->text);
+        return ep_import_lines_fail(
+            l, "'%.80s': a title '# OSU MPI ... Test vVERSION' was expected", l->text);
     }
     const size_t library = strcspn(title, " ");
     const char *number = version + 2;
     if (strspn(number, "0123456789.-abcdefghijklmnopqrstuvwxyz") != strlen(number) ||
         strlen(number) > 16 || library > 16 || title + library >= version) {
-        return ep_import_lines_fail(l, "'%.80s': a title '# OSU MPI ... Test vVERSION' was expected",
-                                    l->text);
+        return ep_import_lines_fail(
+            l, "'%.80s': a title '# OSU MPI ... Test vVERSION' was expected", l->text);
     }
     const char *name = title + library + 1;
     const size_t length = (size_t)(version - name);
@@ -105,14 +107,16 @@ static enum ep_status read_title(struct ep_import_lines *l, struct table *t)
         const struct benchmark *b = &benchmarks[i];
         if (strlen(b->title) == length && strncmp(b->title, name, length) == 0) {
             *t = (struct table){.benchmark = b};
-            snprintf(t->tool, sizeof t->tool, "%s%.*s %s", b->tool,
-                     (int)(library - strlen("MPI")), title + strlen("MPI"), number);
+            snprintf(t->tool, sizeof t->tool, "%s%.*s %s", b->tool, (int)(library - strlen("MPI")),
+                     title + strlen("MPI"), number);
             return EP_OK;
         }
     }
-    return ep_import_lines_fail(l, "'%.*s' is none of the OSU benchmarks that can be imported: "
+    return ep_import_lines_fail(l,
+                                "'%.*s' is none of the OSU benchmarks that can be imported: "
                                 "latency, multi latency, bandwidth, bi-directional bandwidth, "
-                                "all-to-all and all-to-allv, blocking or not", (int)length, name);
+                                "all-to-all and all-to-allv, blocking or not",
+                                (int)length, name);
 }
 
 /* Names of columns have blanks in them: the longest that fits is taken. */
@@ -148,7 +152,8 @@ static bool is_of_bandwidth(const struct benchmark *b)
 static enum ep_status read_columns(struct ep_import_lines *l, struct table *t)
 {
     if (t->benchmark == NULL || t->num_columns > 0) {
-        return ep_import_lines_fail(l, "columns without a title '# OSU MPI ... Test vVERSION' before");
+        return ep_import_lines_fail(l,
+                                    "columns without a title '# OSU MPI ... Test vVERSION' before");
     }
     for (const char *next = l->text + 1;; next += strlen(t->columns[t->num_columns - 1]->name)) {
         while (isspace((unsigned char)*next)) {
@@ -167,7 +172,8 @@ static enum ep_status read_columns(struct ep_import_lines *l, struct table *t)
     const enum role wanted = is_of_bandwidth(t->benchmark) ? ROLE_BANDWIDTH : ROLE_TIME;
     if (find_role(t, ROLE_SIZE) != 0 || find_role(t, wanted) < 0) {
         return ep_import_lines_fail(l, "columns '# Size' and %s were expected",
-                                    wanted == ROLE_TIME ? "a latency in us" : "a bandwidth in MB/s");
+                                    wanted == ROLE_TIME ? "a latency in us"
+                                                        : "a bandwidth in MB/s");
     }
     return EP_OK;
 }
@@ -222,8 +228,11 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t,
     struct ep_import_point *p = NULL;
     EP_TRY(ep_import_lines_split(l));
     if (t->num_columns == 0) {
-        EP_TRY(ep_import_lines_fail(l, "'%.40s': '# OSU MPI ... Test vVERSION' and a line '# Size ...' "
-                                    "were expected before it", l->words[0]));
+        EP_TRY(
+            ep_import_lines_fail(l,
+                                 "'%.40s': '# OSU MPI ... Test vVERSION' and a line '# Size ...' "
+                                 "were expected before it",
+                                 l->words[0]));
     }
     if (l->num_words != t->num_columns) {
         EP_TRY(ep_import_lines_fail(l, "%d numbers; the table of %s has %d columns", l->num_words,
@@ -231,8 +240,10 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t,
     }
     EP_TRY(ep_import_lines_get_i64(l, 0, "Size", 0, INT64_C(1) << 50, &size_bytes));
     if (t->num_rows > 0 && size_bytes <= t->last_size) {
-        EP_TRY(ep_import_lines_fail(l, "size %" PRId64 " after %" PRId64 "; ascending sizes were "
-                                    "expected", size_bytes, t->last_size));
+        EP_TRY(ep_import_lines_fail(l,
+                                    "size %" PRId64 " after %" PRId64 "; ascending sizes were "
+                                    "expected",
+                                    size_bytes, t->last_size));
     }
     for (int i = 1; i < t->num_columns; i++) {
         if (t->columns[i]->role != ROLE_VALIDATION) {

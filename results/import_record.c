@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From an imported result to a record: bytes of its matrix, its time, what is known of the machine. */
+/* From an imported result to a record: bytes of its matrix, its time, what is known of the machine.
+ */
 #include "results/import.h"
 
 #include "kernels/features.h"
@@ -39,20 +40,25 @@ static enum ep_status place_point(const struct ep_import_point *p,
                             p->where, p->tool);
     }
     if (p->kind == EP_IMPORT_EXCHANGE && num_ranks > EP_IMPORT_MAX_RANKS) {
-        return ep_error_set(EP_EINVAL, "%s: %" PRId64 " ranks; an all-to-all of up to %d can be "
-                            "imported", p->where, num_ranks, EP_IMPORT_MAX_RANKS);
+        return ep_error_set(EP_EINVAL,
+                            "%s: %" PRId64 " ranks; an all-to-all of up to %d can be "
+                            "imported",
+                            p->where, num_ranks, EP_IMPORT_MAX_RANKS);
     }
     const int64_t per_node = p->ranks_per_node > 0 ? p->ranks_per_node : options->ranks_per_node;
     if (p->ranks_per_node > 0 && options->ranks_per_node > 0 &&
         p->ranks_per_node != options->ranks_per_node) {
-        return ep_error_set(EP_EINVAL, "%s: %" PRId64 " ranks a node; %" PRId64 " were expected "
-                            "(--ranks-per-node)", p->where, p->ranks_per_node,
-                            options->ranks_per_node);
+        return ep_error_set(EP_EINVAL,
+                            "%s: %" PRId64 " ranks a node; %" PRId64 " were expected "
+                            "(--ranks-per-node)",
+                            p->where, p->ranks_per_node, options->ranks_per_node);
     }
     const int64_t filled = per_node > num_ranks ? num_ranks : per_node;
     if (p->kind == EP_IMPORT_EXCHANGE && filled > 0 && num_ranks % filled != 0) {
-        return ep_error_set(EP_EINVAL, "%s: %" PRId64 " ranks are no whole number of nodes of %" PRId64
-                            " (--ranks-per-node)", p->where, num_ranks, per_node);
+        return ep_error_set(EP_EINVAL,
+                            "%s: %" PRId64 " ranks are no whole number of nodes of %" PRId64
+                            " (--ranks-per-node)",
+                            p->where, num_ranks, per_node);
     }
     *place = (struct place){
         .num_ranks = num_ranks,
@@ -84,7 +90,8 @@ static enum ep_status make_rows(const struct ep_import *import, const struct ep_
     }
     int64_t *made = malloc(pairs * sizeof *made);
     if (made == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for the messages of %" PRId64 " ranks", num_ranks);
+        return ep_error_set(EP_ENOMEM, "no memory for the messages of %" PRId64 " ranks",
+                            num_ranks);
     }
     for (size_t i = 0; i < pairs; i++) {
         made[i] = p->matrix >= 0 ? import->matrices[p->matrix].bytes[i] : p->size_bytes;
@@ -232,7 +239,8 @@ static enum ep_status fill_common(const struct ep_import_point *p,
                                   struct ep_record *r)
 {
     enum ep_status status = EP_OK;
-    EP_TRY(ep_record_set_text(&r->host, "%s", options->host != NULL ? options->host : default_host));
+    EP_TRY(
+        ep_record_set_text(&r->host, "%s", options->host != NULL ? options->host : default_host));
     r->launch_idx = p->file_idx;
     r->order_idx = order_idx;
     r->visit_idx = 0;
@@ -274,7 +282,8 @@ out:
     return status;
 }
 
-/* A row is a byte, an expert a rank, and what a rank sends to a rank are the tokens of its expert. */
+/* A row is a byte, an expert a rank, and what a rank sends to a rank are the tokens of its expert.
+ */
 static enum ep_status fill_exchange(const struct ep_import *import, const struct ep_import_point *p,
                                     const struct place *place, struct ep_record *r, int64_t **rows)
 {
@@ -292,14 +301,15 @@ static enum ep_status fill_exchange(const struct ep_import *import, const struct
     EP_TRY(ep_record_set_text(&r->byte_basis, "copies"));
     EP_TRY(ep_record_set_text(&r->skew, "%s",
                               p->matrix >= 0 ? import->matrices[p->matrix].skew : "uniform"));
-    EP_TRY(p->matrix >= 0 ? ep_record_set_text(&r->routing_id, "import-%016" PRIx64,
-                                               hash_rows(*rows, place->num_ranks))
-                          : ep_record_set_text(&r->routing_id, "import-uniform-%" PRId64 "x%" PRId64,
-                                               place->num_ranks, p->size_bytes));
+    EP_TRY(p->matrix >= 0
+               ? ep_record_set_text(&r->routing_id, "import-%016" PRIx64,
+                                    hash_rows(*rows, place->num_ranks))
+               : ep_record_set_text(&r->routing_id, "import-uniform-%" PRId64 "x%" PRId64,
+                                    place->num_ranks, p->size_bytes));
     EP_TRY(fill_bytes(*rows, place, r));
-    EP_TRY(ep_record_set_text(&r->case_name, "comm/dispatch/%s/ranks=%" PRId64 "/nodes=%" PRId64
-                              "/%" PRId64 "B/%s/%s", p->how, r->ranks, r->nodes, r->tokens, r->skew,
-                              p->tool));
+    EP_TRY(ep_record_set_text(
+        &r->case_name, "comm/dispatch/%s/ranks=%" PRId64 "/nodes=%" PRId64 "/%" PRId64 "B/%s/%s",
+        p->how, r->ranks, r->nodes, r->tokens, r->skew, p->tool));
     if (place->num_ranks > EP_RUN_TRAFFIC_MAX_RANKS) {
         free(*rows);
         *rows = NULL;
@@ -314,7 +324,8 @@ static int compare_cases(const void *a, const void *b)
     const struct ep_record *left = *(struct ep_record *const *)a;
     const struct ep_record *right = *(struct ep_record *const *)b;
     const int order = strcmp(left->case_name, right->case_name);
-    return order != 0 ? order : (left->order_idx > right->order_idx) - (left->order_idx < right->order_idx);
+    return order != 0 ? order
+                      : (left->order_idx > right->order_idx) - (left->order_idx < right->order_idx);
 }
 
 static enum ep_status number_visits(struct ep_record *records, int64_t num)
@@ -348,8 +359,8 @@ static enum ep_status fill_run(const struct ep_import *import,
                                double now_utc_s, struct ep_run *run)
 {
     enum ep_status status = EP_OK;
-    EP_TRY(ep_record_set_text(&run->host, "%s",
-                              options->host != NULL ? options->host : default_host));
+    EP_TRY(
+        ep_record_set_text(&run->host, "%s", options->host != NULL ? options->host : default_host));
     if (options->machine != NULL) {
         EP_TRY(ep_record_set_text(&run->machine, "%s", options->machine));
     }
@@ -366,7 +377,9 @@ static enum ep_status fill_run(const struct ep_import *import,
     }
     if (import->num_empty > 0) {
         EP_TRY(ep_record_add_note(&run->warnings, "empty-messages",
-                                  "%" PRId64 " results that move no bytes between ranks are left out", import->num_empty));
+                                  "%" PRId64
+                                  " results that move no bytes between ranks are left out",
+                                  import->num_empty));
     }
     for (int64_t i = 0; i < import->notes.num; i++) {
         EP_TRY(ep_record_add_note(&run->warnings, import->notes.items[i].name, "%s",
@@ -397,8 +410,10 @@ enum ep_status ep_import_make_records(struct ep_import *import,
             EP_TRY(fill_exchange(import, p, &place, &records[i], &rows[i]));
             num_cells += rows[i] != NULL ? place.num_ranks * place.num_ranks : 0;
             if (num_cells > EP_IMPORT_MAX_CELLS) {
-                EP_TRY(ep_error_set(EP_EINVAL, "%s: messages of more than %d pairs of ranks in all; import "
-                                    "fewer results at once", p->where, EP_IMPORT_MAX_CELLS));
+                EP_TRY(ep_error_set(EP_EINVAL,
+                                    "%s: messages of more than %d pairs of ranks in all; import "
+                                    "fewer results at once",
+                                    p->where, EP_IMPORT_MAX_CELLS));
             }
         }
         if (place.num_ranks > run->num_ranks) {

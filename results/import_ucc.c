@@ -14,9 +14,9 @@ static const struct {
     const char *name;
     int64_t size_bytes;
 } types[] = {
-    {"int8", 1},    {"uint8", 1},    {"int16", 2},   {"uint16", 2},  {"float16", 2},
-    {"bfloat16", 2}, {"int32", 4},    {"uint32", 4},  {"float32", 4}, {"int64", 8},
-    {"uint64", 8},  {"float64", 8},  {"int128", 16}, {"uint128", 16}, {"float128", 16},
+    {"int8", 1},     {"uint8", 1},   {"int16", 2},   {"uint16", 2},   {"float16", 2},
+    {"bfloat16", 2}, {"int32", 4},   {"uint32", 4},  {"float32", 4},  {"int64", 8},
+    {"uint64", 8},   {"float64", 8}, {"int128", 16}, {"uint128", 16}, {"float128", 16},
 };
 
 /* Words of a line of results; with -F three bandwidths more. */
@@ -29,12 +29,12 @@ struct table {
     bool is_stream;
     bool has_columns;
     int num_words;
-    bool has_total;     /* "Total time": UCC 1.5 and later, whose sizes are of a rank's buffer */
+    bool has_total; /* "Total time": UCC 1.5 and later, whose sizes are of a rank's buffer */
     int64_t num_rows;
     int64_t first_point;
     int64_t last_count;
-    int64_t ratio; /* of counts from line to line */
-    bool is_even;  /* they grow by that ratio throughout */
+    int64_t ratio;  /* of counts from line to line */
+    bool is_even;   /* they grow by that ratio throughout */
     double bw_size; /* of the last line: a rank's buffer by its bandwidth; NaN = without */
 };
 
@@ -75,8 +75,8 @@ static enum ep_status read_collective(const struct ep_import_lines *l, const cha
 /* Lines of the head that say nothing of the result. */
 static bool is_known(const char *text)
 {
-    static const char *const heads[] = {"Memory type:", "Reduction:", "Warmup:", "Iterations:",
-                                        "small",        "large",      "avg"};
+    static const char *const heads[] = {
+        "Memory type:", "Reduction:", "Warmup:", "Iterations:", "small", "large", "avg"};
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         if (ep_import_begins(text, heads[i])) {
             return true;
@@ -103,7 +103,8 @@ static enum ep_status read_head(struct ep_import_lines *l, struct table *t)
     } else if (ep_import_begins(l->text, "Count ")) {
         const bool has_bw = strstr(l->text, "Bandwidth, GB/s") != NULL; /* "Bus" since UCC 1.6 */
         if (strstr(l->text, "Time, us") == NULL || t->how == NULL || t->type_bytes == 0) {
-            return ep_import_lines_fail(l, "'Collective:', 'Datatype:' and then 'Count Size Time, us' "
+            return ep_import_lines_fail(l,
+                                        "'Collective:', 'Datatype:' and then 'Count Size Time, us' "
                                         "were expected");
         }
         t->num_words = has_bw ? NUM_WITH_BW : NUM_TIMES;
@@ -138,8 +139,8 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t,
     struct ep_import_point *p = NULL;
     EP_TRY(ep_import_lines_split(l));
     if (!t->has_columns || t->has_total) {
-        EP_TRY(ep_import_lines_fail(l, "'%.40s': a line 'Count Size Time, us' was expected before it",
-                                    l->words[0]));
+        EP_TRY(ep_import_lines_fail(
+            l, "'%.40s': a line 'Count Size Time, us' was expected before it", l->words[0]));
     }
     if (l->num_words != t->num_words) {
         EP_TRY(ep_import_lines_fail(l, "%d numbers; %d columns were expected", l->num_words,
@@ -151,11 +152,13 @@ static enum ep_status read_row(struct ep_import_lines *l, struct table *t,
         EP_TRY(ep_import_lines_get_f64(l, AT_AVG + i, names[i], 0, 1e12, &times_us[i]));
     }
     if (size_bytes != count * t->type_bytes) {
-        EP_TRY(ep_import_lines_fail(l, "Size %" PRId64 "; Count %" PRId64 " of %" PRId64 " bytes makes %"
-                                    PRId64, size_bytes, count, t->type_bytes, count * t->type_bytes));
+        EP_TRY(ep_import_lines_fail(
+            l, "Size %" PRId64 "; Count %" PRId64 " of %" PRId64 " bytes makes %" PRId64,
+            size_bytes, count, t->type_bytes, count * t->type_bytes));
     }
     if (times_us[1] > times_us[0] || times_us[0] > times_us[2]) {
-        EP_TRY(ep_import_lines_fail(l, "times avg %g, min %g, max %g; min <= avg <= max was expected",
+        EP_TRY(ep_import_lines_fail(l,
+                                    "times avg %g, min %g, max %g; min <= avg <= max was expected",
                                     times_us[0], times_us[1], times_us[2]));
     }
     watch_counts(count, t);
@@ -182,8 +185,8 @@ static bool is_near(double a, double b)
     return fabs(a - b) <= 0.02 * b;
 }
 
-/* Whether sizes are of a rank's buffer, or of a message: by the option, the last line of UCC 1.5 and
- * later, or the bandwidth. */
+/* Whether sizes are of a rank's buffer, or of a message: by the option, the last line of UCC 1.5
+ * and later, or the bandwidth. */
 static enum ep_status find_size_of(const struct ep_import_lines *l, const struct table *t,
                                    const struct ep_import_options *options, int64_t last_size,
                                    bool *is_buffer)
@@ -194,30 +197,35 @@ static enum ep_status find_size_of(const struct ep_import_lines *l, const struct
     } else if (!isnan(t->bw_size)) {
         *is_buffer = is_near(t->bw_size, (double)last_size);
     } else {
-        return ep_import_lines_fail(l, "no line 'Total time': the text is cut, or of UCC before 1.5, "
+        return ep_import_lines_fail(l,
+                                    "no line 'Total time': the text is cut, or of UCC before 1.5, "
                                     "whose sizes are those of a message: --size-of message");
     }
     const double sent = (double)last_size * (*is_buffer ? 1 : ranks);
     if (!isnan(t->bw_size) && !is_near(t->bw_size, sent)) {
-        return ep_import_lines_fail(l, "by its bandwidth a rank sends %.4g bytes in the last line, by its "
-                                    "size %.4g: other --ranks or --size-of were expected", t->bw_size,
-                                    sent);
+        return ep_import_lines_fail(
+            l,
+            "by its bandwidth a rank sends %.4g bytes in the last line, by its "
+            "size %.4g: other --ranks or --size-of were expected",
+            t->bw_size, sent);
     }
     return EP_OK;
 }
 
 /* Sizes of a rank's buffer become those of a message. */
 static enum ep_status divide_sizes(const struct ep_import_lines *l, const struct table *t,
-                                   const struct ep_import_options *options, struct ep_import *import)
+                                   const struct ep_import_options *options,
+                                   struct ep_import *import)
 {
     bool is_buffer = false;
     if (options->num_ranks < 1) {
         return ep_import_lines_fail(l, "the text of ucc_perftest does not tell how many ranks: "
-                                    "--ranks N");
+                                       "--ranks N");
     }
     if (strcmp(t->how, "ucc-alltoallv") == 0 && (t->num_rows < 2 || !t->is_even)) {
-        return ep_import_lines_fail(l, "counts of alltoallv that do not grow by one ratio: they are of a "
-                                    "generator whose messages the text does not tell");
+        return ep_import_lines_fail(
+            l, "counts of alltoallv that do not grow by one ratio: they are of a "
+               "generator whose messages the text does not tell");
     }
     const enum ep_status status =
         find_size_of(l, t, options, import->points[import->num_points - 1].size_bytes, &is_buffer);
@@ -227,8 +235,10 @@ static enum ep_status divide_sizes(const struct ep_import_lines *l, const struct
     for (int64_t i = t->first_point; i < import->num_points; i++) {
         struct ep_import_point *p = &import->points[i];
         if (is_buffer && p->size_bytes % options->num_ranks != 0) {
-            return ep_error_set(EP_EINVAL, "%s: Size %" PRId64 " is no whole number of messages to %" PRId64
-                                " ranks", p->where, p->size_bytes, options->num_ranks);
+            return ep_error_set(EP_EINVAL,
+                                "%s: Size %" PRId64 " is no whole number of messages to %" PRId64
+                                " ranks",
+                                p->where, p->size_bytes, options->num_ranks);
         }
         p->size_bytes /= is_buffer ? options->num_ranks : 1;
     }

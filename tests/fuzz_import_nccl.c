@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzz target: text and JSON of nccl-tests, and its matrices; what is accepted must make records. */
+/* Fuzz target: text and JSON of nccl-tests, and its matrices; what is accepted must make records.
+ */
 #include "tests/fuzz.h"
 
 #include "results/import_nccl.h"
