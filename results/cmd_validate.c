@@ -16,6 +16,7 @@ static const struct ep_validation *const validations[] = {
     &ep_validation_held_out,
     &ep_validation_published,
     &ep_validation_ping_pong,
+    &ep_validation_pieces,
     &ep_validation_simulated,
 };
 enum { NUM_VALIDATIONS = sizeof validations / sizeof validations[0], FIRST_KEY = 1024 };

@@ -38,6 +38,7 @@ struct ep_validation {
 extern const struct ep_validation ep_validation_planted;
 extern const struct ep_validation ep_validation_held_out;
 extern const struct ep_validation ep_validation_ping_pong;
+extern const struct ep_validation ep_validation_pieces;
 extern const struct ep_validation ep_validation_published;
 extern const struct ep_validation ep_validation_simulated;
 

@@ -63,6 +63,17 @@ for r in v1:
 assert [r["binding_level"] for r in v1] == 4 * ["nvlink"] + 4 * ["rdma"]
 EOF
 
+# Pieces of this machine's own ping-pongs.
+"$EPBENCH" links -n 2 --factor 1.5 --end 128K --visits 1 --case-time 1ms --pairs 1 -o links >/dev/null 2>&1
+"$EPBENCH" validate --pieces links --json pieces.json >pieces.txt
+grep -q '^links .* 8 ' pieces.txt
+for key in level held_out_error latency_s end_bytes; do
+    grep -q "\"$key\":" pieces.json || { echo "no key $key"; exit 1; }
+done
+"$EPBENCH" links -n 2 --factor 8 --end 64K --visits 1 --case-time 1ms --pairs 1 -o few >/dev/null 2>&1
+fails 2 "have 6 sizes: expected at least 20" "$EPBENCH" validate --pieces few
+fails 2 "the runs are missing" "$EPBENCH" validate --pieces
+
 fails 2 "nothing to validate" "$EPBENCH" validate
 fails 2 "'old': none of the validations" "$EPBENCH" validate --published old
 fails 2 "the runs to fit are missing" "$EPBENCH" validate --held-out new
