@@ -14,9 +14,10 @@
 
 enum { MIN_SIZES = 20, MAX_LIMITS = 32 };
 
-/* Sizes that the MPI library was told of, ascending: eager limits, largest fragments. */
+/* Sizes at which time may change, ascending: what the MPI library was told of (eager limits, largest
+ * fragments), and caches. */
 struct limits {
-    const struct ep_record_note *notes[MAX_LIMITS]; /* borrowed from the run */
+    const char *names[MAX_LIMITS]; /* borrowed from the run */
     double bytes[MAX_LIMITS];
     int num;
 };
@@ -27,24 +28,39 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
+static void add_limit(struct limits *limits, const char *name, double bytes)
+{
+    if (!(bytes > 0) || limits->num == MAX_LIMITS) {
+        return;
+    }
+    int at = limits->num++;
+    for (; at > 0 && limits->bytes[at - 1] > bytes; at--) {
+        limits->bytes[at] = limits->bytes[at - 1];
+        limits->names[at] = limits->names[at - 1];
+    }
+    limits->bytes[at] = bytes;
+    limits->names[at] = name;
+}
+
 static void find_limits(const struct ep_run *run, struct limits *limits)
 {
+    char *end;
     *limits = (struct limits){0};
-    for (int64_t i = 0; i < run->mpi_settings.num && limits->num < MAX_LIMITS; i++) {
+    for (int64_t i = 0; i < run->mpi_settings.num; i++) {
         const struct ep_record_note *note = &run->mpi_settings.items[i];
-        char *end;
         const double bytes = strtod(note->text, &end);
-        if (!(bytes > 0) || *end != '\0' ||
-            !(ends_with(note->name, "eager_limit") || ends_with(note->name, "max_send_size"))) {
-            continue;
+        if (*end == '\0' &&
+            (ends_with(note->name, "eager_limit") || ends_with(note->name, "max_send_size"))) {
+            add_limit(limits, note->name, bytes);
         }
-        int at = limits->num++;
-        for (; at > 0 && limits->bytes[at - 1] > bytes; at--) {
-            limits->bytes[at] = limits->bytes[at - 1];
-            limits->notes[at] = limits->notes[at - 1];
+    }
+    for (int64_t i = 0; i < run->machine_facts.num; i++) {
+        const struct ep_record_note *note = &run->machine_facts.items[i]; /* "L2": "1024 KiB, ..." */
+        const double kib = strtod(note->text, &end);
+        if (note->name[0] == 'L' && note->name[1] >= '1' && note->name[1] <= '9' &&
+            strncmp(end, " KiB", 4) == 0) {
+            add_limit(limits, note->name, 1024 * kib);
         }
-        limits->bytes[at] = bytes;
-        limits->notes[at] = note;
     }
 }
 
@@ -57,7 +73,7 @@ static void name_break(const struct limits *limits, const struct ep_piece *piece
         const size_t used = strlen(text);
         if (limits->bytes[i] >= piece->last_bytes && limits->bytes[i] <= piece[1].first_bytes) {
             snprintf(text + used, length - used, "%s%s %.0f", used > 0 ? ", " : "",
-                     limits->notes[i]->name, limits->bytes[i]);
+                     limits->names[i], limits->bytes[i]);
         }
     }
 }
@@ -67,8 +83,33 @@ struct series {
     const char *run, *level;
     const struct limits *limits;
     struct ep_pieces_choice choice;
+    double limits_error; /* held out, of pieces that end at limits alone; NaN = no limits */
     int64_t num_sizes;
 };
+
+/* What the known limits alone explain. */
+static enum ep_status choose_at_limits(const struct ep_pieces_points *points,
+                                       struct ep_pieces_options options, struct series *s)
+{
+    enum ep_status status = EP_OK;
+    struct ep_pieces_choice choice;
+    double bytes[MAX_LIMITS];
+    int num = 0;
+    for (int i = 0; i < s->limits->num; i++) {
+        if (num == 0 || s->limits->bytes[i] > bytes[num - 1]) {
+            bytes[num++] = s->limits->bytes[i];
+        }
+    }
+    s->limits_error = NAN;
+    if (num > 0) {
+        options.limits = bytes;
+        options.num_limits = num;
+        EP_TRY(ep_pieces_choose(points, &options, &choice));
+        s->limits_error = choice.held_out_error;
+    }
+out:
+    return status;
+}
 
 static void put_cells(const struct series *s, struct ep_table *table)
 {
@@ -115,11 +156,12 @@ static enum ep_status put_json(const struct series *s, json_t *rows)
                       ep_json_real(is_last ? NAN : piece[1].first_bytes), "limits", name));
     }
     json_t *row = json_pack(
-        "{s:s,s:s,s:s,s:I,s:i,s:o,s:o,s:o,s:o}", "validation", "pieces", "run", s->run, "level",
+        "{s:s,s:s,s:s,s:I,s:i,s:o,s:o,s:o,s:o,s:o}", "validation", "pieces", "run", s->run, "level",
         s->level, "points", (json_int_t)s->num_sizes, "num_pieces", s->choice.pieces.num, "pieces",
         pieces, "error", ep_json_real_array(s->choice.error, s->choice.max_pieces),
         "standard_error", ep_json_real_array(s->choice.standard_error, s->choice.max_pieces),
-        "held_out_error", ep_json_real(s->choice.held_out_error));
+        "held_out_error", ep_json_real(s->choice.held_out_error), "limits_error",
+        ep_json_real(s->limits_error));
     if (row == NULL || json_array_append_new(rows, row) != 0) {
         return ep_error_set(EP_ENOMEM, "no memory for JSON");
     }
@@ -153,14 +195,20 @@ static enum ep_status judge(const struct ep_link_point *points, int64_t num, str
     }
     ep_pieces_options_default(&options);
     options.min_points = num < 60 ? 3 : options.min_points;
-    EP_TRY(ep_pieces_choose(&(struct ep_pieces_points){size_bytes, time_s, num}, &options,
-                            &s->choice));
+    const struct ep_pieces_points all = {size_bytes, time_s, num};
+    EP_TRY(ep_pieces_choose(&all, &options, &s->choice));
+    EP_TRY(choose_at_limits(&all, options, s));
     s->num_sizes = num;
     ep_table_add(errors, "%s", s->run);
     ep_table_add(errors, "%s", s->level);
     ep_table_add(errors, "%" PRId64, num);
     ep_table_add(errors, "%d", s->choice.pieces.num);
     ep_table_add(errors, "%.1f", 100 * s->choice.held_out_error);
+    if (isnan(s->limits_error)) {
+        ep_table_add(errors, "-");
+    } else {
+        ep_table_add(errors, "%.1f", 100 * s->limits_error);
+    }
     ep_table_add(errors, "%.1f", 100 * s->choice.error[0]);
     put_cells(s, table);
     EP_TRY(put_json(s, rows));
@@ -210,7 +258,7 @@ static enum ep_status run_pieces(const struct ep_validate_input *in, FILE *out, 
                                  bool *reached)
 {
     static const char *const error_headers[] = {"run", "level", "sizes", "pieces", "held out %",
-                                                "one piece %"};
+                                                "at limits %", "one piece %"};
     static const char *const headers[] = {"run", "level", "from bytes", "to", "sizes",
                                           "latency us", "GB/s", "ends at"};
     enum ep_status status = EP_OK;
@@ -220,18 +268,19 @@ static enum ep_status run_pieces(const struct ep_validate_input *in, FILE *out, 
         EP_TRY(ep_error_set(EP_EINVAL, "--pieces: the runs are missing: epbench validate --pieces "
                             "DIR..."));
     }
-    EP_TRY(ep_table_create(error_headers, 6, &errors));
+    EP_TRY(ep_table_create(error_headers, 7, &errors));
     EP_TRY(ep_table_create(headers, (int)(sizeof headers / sizeof headers[0]), &table));
     for (int i = 0; i < in->num_directories; i++) {
         EP_TRY(judge_run(in->directories[i], errors, table, rows));
     }
     if (out != NULL) {
-        fprintf(out, "pieces: means of |time - predicted| / time of ping-pongs, of sizes not seen\n");
+        fprintf(out, "pieces: means of |time - predicted| / time of ping-pongs, of sizes not seen (at limits: by pieces that "
+                "end at settings of the MPI library and caches alone)\n");
         EP_TRY(ep_table_print(errors, out));
         fprintf(out, "\n");
         EP_TRY(ep_table_print(table, out));
-        fprintf(out, "ends at: settings of the MPI library between this piece's last size and the "
-                "next one's first\n\n");
+        fprintf(out, "ends at: settings of the MPI library and caches between this piece's last size and "
+                "the next one's first, in bytes\n\n");
     }
 out:
     ep_table_destroy(errors);

@@ -67,7 +67,7 @@ EOF
 "$EPBENCH" links -n 2 --factor 1.5 --end 128K --visits 1 --case-time 1ms --pairs 1 -o links >/dev/null 2>&1
 "$EPBENCH" validate --pieces links --json pieces.json >pieces.txt
 grep -q '^links .* 8 ' pieces.txt
-for key in level held_out_error latency_s end_bytes; do
+for key in level held_out_error limits_error latency_s end_bytes; do
     grep -q "\"$key\":" pieces.json || { echo "no key $key"; exit 1; }
 done
 "$EPBENCH" links -n 2 --factor 8 --end 64K --visits 1 --case-time 1ms --pairs 1 -o few >/dev/null 2>&1
