@@ -119,7 +119,7 @@ out:
 static enum ep_status read_row(const struct ep_csv *csv, struct ep_published_row *row)
 {
     enum ep_status status;
-    const char *mode = "", *dtype_text = "";
+    const char *dtype_text = "";
     double bw, latency_us, line;
     enum ep_dtype dtype;
     *row = (struct ep_published_row){.line = csv->line, .published_s = NAN,
@@ -129,8 +129,6 @@ static enum ep_status read_row(const struct ep_csv *csv, struct ep_published_row
     EP_TRY(copy_text(csv, "gpu", row->gpu));
     EP_TRY(copy_text(csv, "op", row->op));
     EP_TRY(get_basis(csv, row));
-    EP_TRY(find_text(csv, "mode", &mode));
-    row->is_low_latency = strcmp(mode, "ll") == 0;
     EP_TRY(get_count(csv, "ep", 1, &row->ranks));
     EP_TRY(get_count(csv, "nodes", 0, &row->nodes));
     EP_TRY(get_count(csv, "tokens_per_rank", 1, &row->num_tokens));
@@ -171,6 +169,7 @@ static const char *why_not(const struct ep_published_row *r)
     return r->num_experts == 0             ? "the number of experts is not stated"
            : r->basis == EP_PUBLISHED_UNSTATED ? "which bytes its bandwidth counts is not stated"
            : r->nodes == 0                 ? "the number of nodes is not stated"
+           : r->ranks == 1                 ? "one rank sends nothing"
            : r->ranks % r->nodes != 0 || r->num_experts % r->ranks != 0
                ? "ranks do not divide experts, or nodes ranks"
                : NULL;
@@ -297,7 +296,7 @@ static void solve(const struct ep_published_row *const *rows, int64_t num, doubl
 }
 
 void ep_published_fit_rows(const struct ep_published_row *const *rows, int64_t num,
-                                     struct ep_published_fit *fit)
+                           struct ep_published_fit *fit)
 {
     bool has_fixed = false;
     double best = INFINITY;

@@ -37,7 +37,6 @@ struct ep_published_row {
     char op[EP_PUBLISHED_TEXT];
     char byte_basis_text[EP_PUBLISHED_TEXT]; /* as in the table */
     enum ep_published_basis basis;
-    bool is_low_latency;
     int64_t ranks, nodes;
     int64_t num_tokens; /* per rank */
     int64_t hidden, top_k;

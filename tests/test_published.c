@@ -187,19 +187,20 @@ static void test_withheld(void **state)
         HEADER "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,1.9,f\n" /* 2 remote */
                "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,algbw_unspecified,,,f\n"
                "s,g,ht,d,2,1,1000,256,1,,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
+               "s,g,ht,d,1,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
                "s,g,ht,d,2,,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,f\n"
                "s,g,ht,d,2,1,1000,256,1,4,bf16,4,,tok_rank_dedup_incl_local,,,one row\n"
                /* same bytes on both levels in both rows: nobody can say which one binds */
                "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,,either\n"
                "s,g,ht,d,4,2,1000,256,1,4,fp32,2,,tok_node_dedup_incl_local,,,either\n");
     const char *const reasons[] = {"2.0 GB/s of remote bytes on a line of 1.9", "bytes its bandwidth counts", "number of experts",
-                                   "number of nodes", "rest on this row alone"};
-    for (int i = 0; i < 5; i++) {
+                                   "one rank sends nothing",                                   "number of nodes", "rest on this row alone"};
+    for (int i = 0; i < 6; i++) {
         assert_true(isnan(p.rows[i].predicted_s));
         assert_non_null(strstr(p.rows[i].withheld, reasons[i]));
     }
-    assert_int_equal(p.rows[6].binding, EP_PUBLISHED_EITHER);
-    assert_string_equal(ep_published_level_name(p.rows[6].binding), "nvlink or rdma");
+    assert_int_equal(p.rows[7].binding, EP_PUBLISHED_EITHER);
+    assert_string_equal(ep_published_level_name(p.rows[7].binding), "nvlink or rdma");
     ep_published_fini(&p);
 }
 
