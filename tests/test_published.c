@@ -193,8 +193,12 @@ static void test_withheld(void **state)
                /* same bytes on both levels in both rows: nobody can say which one binds */
                "s,g,ht,d,4,2,1000,256,1,4,bf16,2,,tok_node_dedup_incl_local,,,either\n"
                "s,g,ht,d,4,2,1000,256,1,4,fp32,2,,tok_node_dedup_incl_local,,,either\n");
-    const char *const reasons[] = {"2.0 GB/s of remote bytes on a line of 1.9", "bytes its bandwidth counts", "number of experts",
-                                   "one rank sends nothing",                                   "number of nodes", "rest on this row alone"};
+    const char *const reasons[] = {"2.0 GB/s of remote bytes on a line of 1.9",
+                                   "bytes its bandwidth counts",
+                                   "number of experts",
+                                   "one rank sends nothing",
+                                   "number of nodes",
+                                   "rest on this row alone"};
     for (int i = 0; i < 6; i++) {
         assert_true(isnan(p.rows[i].predicted_s));
         assert_non_null(strstr(p.rows[i].withheld, reasons[i]));
