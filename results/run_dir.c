@@ -207,9 +207,21 @@ static enum ep_status set_run_id(struct ep_run *run)
     return ep_record_set_text(&run->run_id, "%s-%s-%06x", run->host, utc, salt);
 }
 
+/* A directory that could not be filled goes away again. */
+static void remove_new(const char *directory)
+{
+    char *run = ep_path_join(directory, "run.json");
+    if (run != NULL) {
+        unlink(run);
+        free(run);
+    }
+    rmdir(directory);
+}
+
 enum ep_status ep_run_dir_create(const char *path, struct ep_run *run, struct ep_run_dir *dir)
 {
     enum ep_status status = EP_OK;
+    bool is_new = false;
     char *records = NULL;
     struct ep_run_dir made = {.records_fd = -1};
     if (run->host == NULL || !(run->start_utc_s > 0)) {
@@ -223,6 +235,7 @@ enum ep_status ep_run_dir_create(const char *path, struct ep_run *run, struct ep
         EP_TRY(set_run_id(run));
     }
     EP_TRY(ep_dir_create_new(made.path));
+    is_new = true;
     EP_TRY(ep_record_set_text(&made.run_id, "%s", run->run_id));
     EP_TRY(ep_run_dir_write_run(&made, run));
     records = ep_path_join(made.path, "records.jsonl");
@@ -235,6 +248,9 @@ enum ep_status ep_run_dir_create(const char *path, struct ep_run *run, struct ep
     *dir = made;
 out:
     free(records);
+    if (status != EP_OK && is_new) {
+        remove_new(made.path);
+    }
     if (status != EP_OK) {
         ep_run_dir_fini(&made);
     }

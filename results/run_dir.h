@@ -87,7 +87,8 @@ char *ep_run_default_path(const char *host, double start_utc_s);
 
 /** Create a run directory (NULL path: the default one) with an empty records.jsonl and write `run`
  *  to run.json. Where run->run_id is absent it is set: HOST-UTC-xxxx.
- *  Returns EP_EINVAL where the path exists already (nothing is written over); EP_EIO. */
+ *  Returns EP_EINVAL where the path exists already (nothing is written over); EP_EIO. Where it fails a
+ *  directory that it made is gone again. */
 EP_MUST_CHECK enum ep_status ep_run_dir_create(const char *path, struct ep_run *run,
                                                struct ep_run_dir *dir);
 

@@ -164,6 +164,11 @@ grep -q '1 records failed' err
 grep -q '"wrong":7' wrong/records.jsonl
 "$EPBENCH" fit wrong | grep -q 'failed are left out'
 
+# A disk that is full at run.json, at the records: nothing stays either (512 bytes a block).
+for blocks in 1 4; do
+    fails 3 "cannot be written" sh -c "trap '' XFSZ; ulimit -f $blocks; \"$EPBENCH\" import osu alltoall.txt -o bad --ranks 8"
+done
+
 # Bad input: one message, exit 2, nothing on disk.
 head -c 300 nccl.txt >cut.txt
 fails 2 "cut.txt" "$EPBENCH" import nccl cut.txt -o bad
