@@ -11,6 +11,9 @@
 
 enum { MAX_CANDIDATES = 64, MIN_SIZES = 4 };
 
+/* Caches and protocols change a bandwidth by far more: by less it is noise that was fitted. */
+#define MIN_GAIN 1.25
+
 struct search {
     struct ep_fit_group *g;
     const struct ep_rung *rung;
@@ -148,7 +151,8 @@ static enum ep_status search_all(struct search *s)
         most = num;
         best = score[num] < score[best] ? num : best;
     }
-    const double limit = score[best] + (isfinite(error[best]) ? error[best] : 0);
+    const double within = score[best] + (isfinite(error[best]) ? error[best] : 0);
+    const double limit = fmax(within, MIN_GAIN * score[best]);
     for (int num = 1; num <= most; num++) {
         if (score[num] <= limit) {
             s->g->num_anchors = num;

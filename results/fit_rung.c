@@ -532,14 +532,14 @@ static enum ep_status list_members(const int64_t *clusters, int64_t num_cases,
     return EP_OK;
 }
 
-/* Schedules are dear to follow, and what binds hardly changes within an interval: draws keep the rows
- * that bind at the fit to all. rows is to be freed. */
+/* Flows are dear to follow, and what binds hardly changes within an interval: their draws keep the
+ * rows that bind at the fit to all. rows is to be freed. */
 static enum ep_status freeze_schedule(const struct ep_fit_design *design, const double *start,
                                       struct ep_fit_design *frozen, double **rows)
 {
     *frozen = *design;
     *rows = NULL;
-    if (design->form.rung->follow == NULL) {
+    if (!design->form.rung->one_start) {
         return EP_OK;
     }
     const int width = design->num_columns;
