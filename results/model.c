@@ -172,12 +172,14 @@ static const struct ep_rung rungs[] = {
     },
     {
         .name = "M5s",
-        .formula = "l + a n + H_rank / b + (sum over steps of the largest message) / c + copied / C",
+        .formula = "l + a n + max(H_rank / b, H_uplink / b_uplink) + (sum over steps of the largest message) / c + "
+                   "copied / C",
         .text = "ranks wait for each other in every step: a linear stand-in for M5",
-        .num_parameters = 5,
+        .num_parameters = 6,
         .parameters = {LATENCY, MESSAGE(EP_FEATURE_MESSAGES),
-                       RATE("b", EP_ROLE_SUM, EP_FEATURE_H_RANK_BYTES, true, "rank"),
-                       RATE("c", EP_ROLE_SUM, EP_FEATURE_STEP_SUM_BYTES, false, "steps"), COPY},
+                       RATE("b", EP_ROLE_PORT, EP_FEATURE_H_RANK_BYTES, true, "rank"),
+                       RATE("c", EP_ROLE_SUM, EP_FEATURE_STEP_SUM_BYTES, false, "steps"), COPY,
+                       RATE("b_uplink", EP_ROLE_PORT, EP_FEATURE_UPLINK_BYTES, false, "uplink")},
         .can_be_chosen = true,
     },
     {
