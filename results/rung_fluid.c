@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Kinds of ports, and a number with its derivatives by the two 1/c. */
+/* Kinds of ports, and a number with its derivatives by the two 1/c, each times that 1/c: of the size of
+ * the number itself, however fast a port is. */
 enum { RANK, NIC, NUM_KINDS, PORTS_OF_FLOW = 4 };
 
 struct dual {
@@ -58,11 +59,11 @@ struct fluid {
     int64_t num_ports;
 };
 
-/* c = 1 / coefficient, whose derivative by it is -c^2. */
+/* c = 1 / coefficient, whose derivative by it, times it, is -c. */
 static struct dual capacity_of(double coefficient, int kind)
 {
     struct dual c = {.value = 1 / coefficient};
-    c.by[kind] = -c.value * c.value;
+    c.by[kind] = -c.value;
     return c;
 }
 
@@ -187,8 +188,11 @@ bool ep_rung_follow_flows(const struct ep_model_case *c, const double *coefficie
     }
     row[0] = 1;
     row[1] = c->features.values[EP_FEATURE_MESSAGES];
-    row[2] = fmax(0, end.by[RANK]);
-    row[3] = fmax(0, end.by[NIC]);
+    for (int k = 0; k < NUM_KINDS; k++) {
+        const double coefficient = coefficients[2 + k];
+        /* What rounding leaves of a port that does not bind would be fitted with a rate of its own. */
+        row[2 + k] = end.by[k] > 1e-9 * end.value ? end.by[k] / coefficient : 0;
+    }
     free(f.flows);
     free(f.capacity);
     free(f.users);
