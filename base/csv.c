@@ -3,6 +3,7 @@
 #include "base/csv.h"
 
 #include "base/file.h"
+#include "base/text.h"
 #include "base/units.h"
 
 #include <inttypes.h>
@@ -13,9 +14,10 @@
 
 enum ep_status ep_csv_take(const char *name, char *text, size_t length, struct ep_csv *csv)
 {
-    if (memchr(text, '\0', length) != NULL) {
+    const enum ep_status status = ep_text_check(name, text, length);
+    if (status != EP_OK) {
         free(text);
-        return ep_error_set(EP_EINVAL, "%s: has a NUL byte; a text file was expected", name);
+        return status;
     }
     const size_t mark = length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     *csv = (struct ep_csv){.name = name, .text = text, .next = text + mark, .end = text + length,

@@ -2,6 +2,8 @@
 /* A strict front to argp. */
 #include "base/options.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -191,49 +193,10 @@ enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv, 
     return EP_OK;
 }
 
-/* Bytes of the well-formed sequence at `p`, 0 = there is none. */
-static int sequence_length(const unsigned char *p)
-{
-    /* the first byte's range, and the second's; the others are 80..BF */
-    static const struct {
-        unsigned char low, high, second_low, second_high;
-        int length;
-    } forms[] = {
-        {0x01, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (p[0] < forms[i].low || p[0] > forms[i].high) {
-            continue;
-        }
-        bool good = forms[i].length == 1 ||
-                    (p[1] >= forms[i].second_low && p[1] <= forms[i].second_high);
-        for (int k = 2; good && k < forms[i].length; k++) {
-            good = p[k] >= 0x80 && p[k] <= 0xbf;
-        }
-        return good ? forms[i].length : 0;
-    }
-    return 0;
-}
-
-/* Where the text stops being UTF-8; NULL = nowhere. */
-static const char *find_bad_byte(const char *text)
-{
-    while (*text != '\0') {
-        const int length = sequence_length((const unsigned char *)text);
-        if (length == 0) {
-            return text;
-        }
-        text += length;
-    }
-    return NULL;
-}
-
 enum ep_status ep_options_check_text(int argc, char *const *argv)
 {
     for (int i = 1; i < argc; i++) {
-        const char *bad = find_bad_byte(argv[i]);
+        const char *bad = ep_text_find_bad_byte(argv[i]);
         if (bad == NULL) {
             continue;
         }

@@ -2,6 +2,7 @@
 /* Lines, words and numbers of texts that other programs printed. */
 #include "results/import_lines.h"
 
+#include "base/text.h"
 #include "base/units.h"
 
 #include <inttypes.h>
@@ -15,8 +16,9 @@ static const char blanks[] = " \t\r\v\f";
 enum ep_status ep_import_lines_init(const char *name, const char *text, size_t length,
                                     struct ep_import_lines *lines)
 {
-    if (memchr(text, '\0', length) != NULL) {
-        return ep_error_set(EP_EINVAL, "%s: a NUL byte; text was expected", name);
+    enum ep_status status = ep_text_check(name, text, length);
+    if (status != EP_OK) {
+        return status;
     }
     char *copy = malloc(length + 1);
     if (copy == NULL) {
@@ -31,9 +33,9 @@ enum ep_status ep_import_lines_init(const char *name, const char *text, size_t l
     }
     while (ep_import_lines_next(lines)) { /* to name the last line */
     }
-    const enum ep_status status = ep_import_lines_fail(
-        lines, "the text ends within this line; a line end was expected, so it "
-               "may be cut");
+    status = ep_import_lines_fail(lines,
+                                  "the text ends within this line; a line end was expected, so it "
+                                  "may be cut");
     ep_import_lines_fini(lines);
     return status;
 }

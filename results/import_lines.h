@@ -24,7 +24,7 @@ struct ep_import_lines {
     char where[EP_IMPORT_TEXT]; /* NAME:LINE, the last part of a long name */
 };
 
-/** Refuses NUL bytes, and a last line without line end: it may be cut. */
+/** Refuses what is not UTF-8 text, and a last line without line end: it may be cut. */
 EP_MUST_CHECK enum ep_status ep_import_lines_init(const char *name, const char *text, size_t length,
                                                   struct ep_import_lines *lines);
 void ep_import_lines_fini(struct ep_import_lines *lines);

@@ -243,6 +243,8 @@ static void test_csv(void **state)
     CHECK_FAILS(ep_csv_read_header(&csv), EP_EINVAL, "is empty");
     ep_csv_fini(&csv);
     CHECK_FAILS(ep_csv_init("t.csv", "a\0b", 3, &csv), EP_EINVAL, "NUL");
+    CHECK_FAILS(ep_csv_init("t.csv", "a\n\xc3\xa9\n\xe9\n", 7, &csv), EP_EINVAL,
+                "t.csv:3: byte 0xe9 is not UTF-8 text");
     CHECK_FAILS(ep_csv_open("/nonexistent/t.csv", 100, &csv), EP_EINVAL, "/nonexistent/t.csv");
 }
 
