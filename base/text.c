@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Well-formed UTF-8 after the table of the Unicode standard (3-7). */
 #include "base/text.h"
 
 #include <inttypes.h>
