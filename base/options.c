@@ -196,7 +196,7 @@ enum ep_status ep_options_parse(const struct argp *argp, int argc, char **argv, 
 enum ep_status ep_options_check_text(int argc, char *const *argv)
 {
     for (int i = 1; i < argc; i++) {
-        const char *bad = ep_text_find_bad_byte(argv[i]);
+        const char *bad = ep_text_find_bad_byte(argv[i], strlen(argv[i]));
         if (bad == NULL) {
             continue;
         }

@@ -7,11 +7,11 @@
 
 #include <stddef.h>
 
-/** Where `text` stops being UTF-8; NULL = nowhere. */
-const char *ep_text_find_bad_byte(const char *text);
+/** Where `text` [length] stops being UTF-8, or has a NUL byte; NULL = nowhere. */
+const char *ep_text_find_bad_byte(const char *text, size_t length);
 
-/** `text` [length + 1] is NUL-terminated. EP_EINVAL names the NUL, or the line and the byte that is not
- *  UTF-8. */
+/** EP_EINVAL names the NUL byte, or the line and the byte that is not UTF-8.
+ *  text  [length], needs no NUL at its end */
 EP_MUST_CHECK enum ep_status ep_text_check(const char *name, const char *text, size_t length);
 
 #endif
