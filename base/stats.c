@@ -26,6 +26,14 @@ double ep_stats_quantile_sorted(const double *sorted, int64_t num, double q)
     return gsl_stats_quantile_from_sorted_data(sorted, 1, (size_t)num, q);
 }
 
+double ep_stats_quantile_of_draws(const double *sorted, int64_t num, double q)
+{
+    const double at = fmin(fmax(q * (double)(num + 1) - 1, 0), (double)(num - 1));
+    const int64_t below = (int64_t)at;
+    const int64_t above = below + 1 < num ? below + 1 : below;
+    return sorted[below] + (at - (double)below) * (sorted[above] - sorted[below]);
+}
+
 int ep_stats_median_interval_sorted(const double *sorted, int64_t num, double level, double *low,
                                     double *high)
 {

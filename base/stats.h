@@ -34,6 +34,10 @@ void ep_stats_sort(double *values, int64_t num);
 double ep_stats_median_sorted(const double *sorted, int64_t num);
 double ep_stats_quantile_sorted(const double *sorted, int64_t num, double q);
 
+/** The value that another draw falls below with chance q: of n sorted draws the q (n + 1)-th, type 6
+ *  (Hyndman and Fan 1996), num >= 1. For tails of few draws, which type 7 makes too short. */
+double ep_stats_quantile_of_draws(const double *sorted, int64_t num, double q);
+
 /** Distribution-free interval of the median at `level` (0.95): the narrowest symmetric pair of order
  *  statistics x(l), x(num+1-l) with coverage 1 - 2 P(Binomial(num, 1/2) <= l - 1) >= level.
  *  Returns 0 where num is too small to reach the level (num < 6 at 0.95), else 1.

@@ -417,6 +417,47 @@ static enum ep_status keep_timeline(const struct run *r, const char *title)
     return status;
 }
 
+/* Rows of every expert on every rank. Collective; a rank without memory is heard by all. */
+static enum ep_status fill_expert_rows(const struct ep_layer *l, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    const int64_t size = ep_comm_size(l->all);
+    const int64_t num = l->rows.num_experts;
+    int64_t width = num, total = 0;
+    EP_TRY(ep_comm_max_i64(l->all, &width, 1));
+    int64_t *own = calloc((size_t)width + 1, sizeof *own);
+    int64_t *all = calloc((size_t)(size * (width + 1)), sizeof *all);
+    int64_t *held = calloc((size_t)size, sizeof *held);
+    if (own == NULL || all == NULL || held == NULL) {
+        status = ep_error_set(EP_ENOMEM, "no memory for the rows of experts");
+    }
+    status = ep_comm_agree(l->all, status);
+    if (status == EP_OK) {
+        own[width] = num;
+        for (int64_t e = 0; e < num; e++) {
+            own[e] = l->rows.start[e + 1] - l->rows.start[e];
+        }
+        status = ep_comm_allgather_i64(l->all, own, width + 1, all);
+    }
+    for (int64_t r = 0; status == EP_OK && r < size; r++) {
+        held[r] = all[r * (width + 1) + width];
+        memmove(all + total, all + r * (width + 1), (size_t)held[r] * sizeof *all);
+        total += held[r];
+    }
+    if (status == EP_OK && ep_comm_is_root(l->all)) {
+        status = ep_record_set_i64s(&record->rank_experts, held, size);
+    }
+    if (status == EP_OK && ep_comm_is_root(l->all)) {
+        status = ep_record_set_i64s(&record->expert_rows, all, total);
+    }
+    free(own);
+    free(all);
+    free(held);
+    status = ep_comm_agree(l->all, status);
+out:
+    return status;
+}
+
 static enum ep_status fill_record(struct run *r, int64_t visit_idx, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
@@ -425,6 +466,7 @@ static enum ep_status fill_record(struct run *r, int64_t visit_idx, struct ep_re
     struct ep_session *s = r->visits->session;
     record->visit_idx = visit_idx;
     EP_TRY(ep_comm_record_fill(s, &l->setting, EP_OP_DISPATCH, l->transport, &no_phases, record));
+    EP_TRY(fill_expert_rows(l, record));
     if (ep_comm_is_root(l->all)) {
         status = fill_root(r, record);
         if (status == EP_OK) {

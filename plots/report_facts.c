@@ -198,7 +198,7 @@ static enum ep_status find_levels(const struct ep_run *run, const struct ep_reco
     struct ep_fit_options options;
     ep_fit_options_default(&options);
     facts->slowest_level = -1;
-    EP_TRY(ep_machine_file_make(records, run, fit, &options, &machine));
+    EP_TRY(ep_machine_file_make(records, run, fit, NULL, &options, &machine));
     const json_t *levels = json_object_get(machine, "levels");
     const size_t num = json_array_size(levels);
     facts->levels = calloc(num + 1, sizeof *facts->levels);

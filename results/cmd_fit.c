@@ -228,7 +228,7 @@ static enum ep_status print_group(const struct ep_fit_group *g, FILE *out)
     return status;
 }
 
-static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
+static enum ep_status print_fit(const struct ep_fit *fit, const struct ep_parts *parts, FILE *out)
 {
     enum ep_status status = EP_OK;
     for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
@@ -243,7 +243,10 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
         }
         fprintf(out, "Errors are of predictions; median, p95 and max of cases that the fit had not "
                 "seen. B@SIZE: bandwidth where the\nbusiest rank moves that much; between sizes it is "
-                "interpolated.\n");
+                "interpolated.\n\n");
+    }
+    if (status == EP_OK) {
+        status = ep_parts_print(parts, out);
     }
     for (int64_t i = 0; i < fit->notes.num; i++) {
         fprintf(out, "note: %s\n", fit->notes.items[i].text);
@@ -251,12 +254,13 @@ static enum ep_status print_fit(const struct ep_fit *fit, FILE *out)
     return status;
 }
 
-static enum ep_status explain_fit(const struct ep_fit *fit, FILE *out)
+static enum ep_status explain_fit(const struct ep_fit *fit, const struct ep_parts *parts, FILE *out)
 {
     enum ep_status status = EP_OK;
     for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
         status = ep_fit_explain(&fit->groups[i], out);
     }
+    ep_parts_explain(parts, out);
     for (int64_t i = 0; i < fit->notes.num; i++) {
         fprintf(out, "note: %s\n", fit->notes.items[i].text);
     }
@@ -290,14 +294,16 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
 {
     static const struct argp argp = {
         options, parse, "DIR...",
-        "Fit the cost model to the comm records of one or more runs of one machine: each rung's "
-        "parameters with intervals, its errors on skews it has not seen, and which rung to use. "
+        "Fit the cost model to the records of one or more runs of one machine: of exchanges each rung's "
+        "parameters with intervals, its errors on skews it has not seen, and which rung to use; GEMMs and "
+        "copies; whole layers from their parts. "
         "Writes machine.json into the first DIR.",
         NULL, NULL, NULL};
     enum ep_status status = EP_OK;
     struct input in = {0};
     struct ep_records records = {0};
     struct ep_fit fit = {0};
+    struct ep_parts parts = {0};
     json_t *json = NULL;
     struct ep_run run;
     ep_run_init(&run);
@@ -313,10 +319,11 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
         EP_TRY(ep_fit_load_matrices(&fit, in.directories, in.num_directories));
     }
     EP_TRY(ep_fit_groups(&records, &in.options, &fit));
-    EP_TRY(ep_machine_file_make(&records, &run, &fit, &in.options, &json));
+    EP_TRY(ep_parts_fit(&records, &in.options, &parts));
+    EP_TRY(ep_machine_file_make(&records, &run, &fit, &parts, &in.options, &json));
     /* What was found is shown even where the directory cannot be written. */
     if (!in.quiet && (in.json == NULL || strcmp(in.json, "-") != 0)) {
-        EP_TRY(in.explain ? explain_fit(&fit, stdout) : print_fit(&fit, stdout));
+        EP_TRY(in.explain ? explain_fit(&fit, &parts, stdout) : print_fit(&fit, &parts, stdout));
     }
     if (in.json != NULL) {
         EP_TRY(ep_json_save(in.json, json));
@@ -324,6 +331,7 @@ enum ep_status ep_cmd_fit(int argc, char **argv)
     EP_TRY(write_machine(&in, json));
 out:
     json_decref(json);
+    ep_parts_fini(&parts);
     ep_fit_fini(&fit);
     ep_records_fini(&records);
     ep_run_fini(&run);

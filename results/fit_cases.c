@@ -68,11 +68,11 @@ static enum ep_status collect_entries(const struct ep_records *records, struct e
 {
     struct entry *all = calloc((size_t)records->num + 1, sizeof *all);
     int64_t num = 0;
-    int64_t num_failed = 0, num_links = 0;
+    int64_t num_failed = 0, num_others = 0;
     enum ep_status status = all != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory to fit");
     for (int64_t i = 0; i < records->num && status == EP_OK; i++) {
         const struct ep_record *r = &records->items[i];
-        num_links += r->kind == EP_RECORD_LINKS;
+        num_others += r->kind != EP_RECORD_COMM;
         if (r->kind != EP_RECORD_COMM || strcmp(r->transport, "null") == 0 ||
             strncmp(r->transport, "bound-", 6) == 0) { /* nothing moves between ranks */
             continue;
@@ -95,8 +95,8 @@ static enum ep_status collect_entries(const struct ep_records *records, struct e
     if (status != EP_OK || num > 0) {
         return status;
     }
-    /* Links alone still make the levels of machine.json. */
-    return num_links > 0
+    /* Links make the levels of machine.json, kernels and layers its parts. */
+    return num_others > 0
                ? ep_record_add_note(&fit->notes, "no-comm", "no comm records: no rung is fitted")
                : ep_error_set(EP_EINVAL, "no comm records to fit (of %" PRId64 " records%s)",
                               records->num, num_failed > 0 ? ", some with a failed check" : "");

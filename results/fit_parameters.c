@@ -34,17 +34,6 @@ static const char *print_value(const char *unit, double value, char *text)
     return ep_format_time(value, text, UNIT_TEXT_LENGTH);
 }
 
-/* The quantile that another draw falls below with chance `probability`: of n sorted draws the
- * probability (n + 1)-th (type 6). Type 7, which interpolates between the first and the last, makes
- * tails of few draws too short. */
-static double draw_quantile(const double *sorted, int num, double probability)
-{
-    const double at = fmin(fmax(probability * (num + 1) - 1, 0), num - 1);
-    const int below = (int)at;
-    const int above = below + 1 < num ? below + 1 : below;
-    return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
-}
-
 /* Interval of one column's parameter from its bootstrap draws. */
 static void read_interval(const double *draws, int num_draws, int num_columns, int column,
                           double tail, enum ep_parameter_form form, double *room,
@@ -54,8 +43,8 @@ static void read_interval(const double *draws, int num_draws, int num_columns, i
         room[b] = draws[b * num_columns + column];
     }
     ep_stats_sort(room, num_draws);
-    const double low = draw_quantile(room, num_draws, tail);
-    const double high = draw_quantile(room, num_draws, 1 - tail);
+    const double low = ep_stats_quantile_of_draws(room, num_draws, tail);
+    const double high = ep_stats_quantile_of_draws(room, num_draws, 1 - tail);
     p->low = form == EP_PARAMETER_TIME ? low : 1 / high;
     p->high = form == EP_PARAMETER_TIME ? high : 1 / low;
 }

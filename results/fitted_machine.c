@@ -134,6 +134,60 @@ out:
     return status;
 }
 
+/* One of compute's parts of a type; absent ones keep the name NULL. */
+static enum ep_status read_part(const json_t *object, const char *where, struct ep_fitted_part *part)
+{
+    enum ep_status status = EP_OK;
+    const char *form = NULL;
+    const json_t *array = NULL;
+    EP_TRY(ep_json_get_string(object, "form", where, &form));
+    EP_TRY(get_array(object, "coefficients", where, &array));
+    for (int f = 0; f < EP_ROOFLINE_NUM_FORMS; f++) {
+        if (strcmp(form, ep_roofline_form_name((enum ep_roofline_form)f)) == 0) {
+            part->form = (enum ep_roofline_form)f;
+            form = NULL;
+            break;
+        }
+    }
+    if (form != NULL) {
+        EP_TRY(ep_error_set(EP_EINVAL, "%s: form '%s'; longer or both was expected", where, form));
+    }
+    for (size_t j = 0; j < EP_ROOFLINE_NUM; j++) {
+        const json_t *value = json_array_get(array, j);
+        part->coefficients[j] = json_is_number(value) ? json_number_value(value) : -1;
+        if (!(part->coefficients[j] >= 0 && part->coefficients[j] < 1e6) ||
+            json_array_size(array) != EP_ROOFLINE_NUM) {
+            EP_TRY(ep_error_set(EP_EINVAL, "%s: 'coefficients' must be %d numbers from 0 to 1e6", where,
+                                EP_ROOFLINE_NUM));
+        }
+    }
+    EP_TRY(ep_json_get_f64_or_nan(object, "prediction_half_width", where, &part->half_width));
+    EP_TRY(ep_json_get_string(object, "part", where, &part->name));
+out:
+    return status;
+}
+
+static enum ep_status read_parts(const json_t *compute, const char *path,
+                                 struct ep_fitted_machine *machine)
+{
+    enum ep_status status = EP_OK;
+    for (int use = 0; use < EP_COMPUTE_NUM_USES; use++) {
+        const char *key = ep_compute_use_name((enum ep_compute_use)use);
+        const json_t *types = json_object_get(compute, key);
+        for (int t = 0; t < EP_NUM_DTYPES; t++) {
+            const char *dtype = ep_dtype_name((enum ep_dtype)t);
+            const json_t *object = json_object_get(types, dtype);
+            char where[512];
+            snprintf(where, sizeof where, "%s: compute.%s.%s", path, key, dtype);
+            if (object != NULL) {
+                EP_TRY(read_part(object, where, &machine->parts[use][t]));
+            }
+        }
+    }
+out:
+    return status;
+}
+
 /* Of files without kernels records, and older ones, nothing is known. */
 static enum ep_status read_compute(const char *path, struct ep_fitted_machine *machine)
 {
@@ -160,6 +214,7 @@ static enum ep_status read_compute(const char *path, struct ep_fitted_machine *m
             }
         }
     }
+    EP_TRY(read_parts(compute, path, machine));
 out:
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/dtype.h"
+#include "results/compute_fit.h"
 #include "results/model.h"
 
 #include <stdbool.h>
@@ -25,6 +26,14 @@ struct ep_fitted_group {
     double max[EP_NUM_FEATURES];
 };
 
+/** A part that was fitted: of experts' GEMMs, permute or unpermute, of one type. */
+struct ep_fitted_part {
+    const char *name; /* NULL = the file knows none; borrowed from the machine */
+    enum ep_roofline_form form;
+    double coefficients[EP_ROOFLINE_NUM];
+    double half_width; /* as a group's */
+};
+
 /** Read by ep_fitted_machine_read, freed with ep_fitted_machine_destroy. */
 struct ep_fitted_machine {
     struct json_t *json;
@@ -33,6 +42,7 @@ struct ep_fitted_machine {
     struct ep_fitted_group *groups;
     double flops_per_s[EP_NUM_DTYPES]; /* of a rank's expert GEMMs; NaN = not measured */
     double read_bytes_per_s;           /* of a rank, all at work; NaN = not measured */
+    struct ep_fitted_part parts[EP_COMPUTE_NUM_USES][EP_NUM_DTYPES];
 };
 
 /** Read machine.json as `epbench fit` writes it. Returns EP_EINVAL, naming file and key, where it

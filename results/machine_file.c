@@ -415,7 +415,7 @@ static enum ep_status add_run_ids(json_t *machine, const struct ep_records *reco
 }
 
 enum ep_status ep_machine_file_make(const struct ep_records *records, const struct ep_run *run,
-                                    const struct ep_fit *fit,
+                                    const struct ep_fit *fit, const struct ep_parts *parts,
                                     const struct ep_fit_options *options, json_t **json)
 {
     enum ep_status status = EP_OK;
@@ -430,6 +430,9 @@ enum ep_status ep_machine_file_make(const struct ep_records *records, const stru
     EP_TRY(add_levels(machine, records));
     EP_TRY(add_ports(machine, records));
     EP_TRY(add_compute(machine, records));
+    if (parts != NULL) {
+        EP_TRY(ep_parts_to_json(parts, json_object_get(machine, "compute"), machine));
+    }
     /* Which NIC a rank uses is in no record yet. */
     EP_TRY(ep_json_set(machine, "rank_to_nic", json_null()));
     EP_TRY(add_range(machine, fit->groups, fit->num_groups));

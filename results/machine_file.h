@@ -5,16 +5,19 @@
 
 #include "base/error.h"
 #include "results/fit.h"
+#include "results/parts.h"
 
 #include <jansson.h>
 
 /** The whole of machine.json; results/README.md documents each key.
  *  run      of the first directory: host, machine and placement; read only
+ *  parts    of the same records; NULL = left out
  *  json     new reference
  *  Returns EP_ENOMEM. */
 EP_MUST_CHECK enum ep_status ep_machine_file_make(const struct ep_records *records,
                                                   const struct ep_run *run,
                                                   const struct ep_fit *fit,
+                                                  const struct ep_parts *parts,
                                                   const struct ep_fit_options *options,
                                                   json_t **json);
 

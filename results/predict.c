@@ -290,13 +290,74 @@ static double flops_of(const struct ep_predict_question *q)
     return rates[t];
 }
 
+/* A part of the machine file, of the type or of the next wider one; NULL = it has none. */
+static const struct ep_fitted_part *part_of(const struct ep_predict_question *q,
+                                            enum ep_compute_use use, enum ep_dtype dtype)
+{
+    for (int t = dtype; q->fitted != NULL && t >= EP_FP32; t--) {
+        if (q->fitted->parts[use][t].name != NULL) {
+            return &q->fitted->parts[use][t];
+        }
+    }
+    return NULL;
+}
+
+/* `num` alike pieces of a phase by a fitted part. */
+static void work_on_fitted(const struct ep_fitted_part *part, const struct ep_work *work,
+                           struct ep_predict_phase *phase)
+{
+    for (int64_t i = 0; i < work->num_pieces; i++) {
+        const struct ep_work_piece *w = &work->pieces[i];
+        add_port(phase, "flops", w->count * w->flops, 1 / part->coefficients[EP_ROOFLINE_FLOP]);
+        add_port(phase, "memory", w->count * w->bytes, 1 / part->coefficients[EP_ROOFLINE_BYTE]);
+    }
+    find_slowest(phase);
+    const double ports_s = phase->time_s;
+    phase->time_s = ep_roofline_time(part->form, part->coefficients, work);
+    phase->by = part->name;
+    if (phase->time_s > 2 * ports_s && part->form == EP_ROOFLINE_LONGER) {
+        phase->runner_up = phase->level;
+        phase->level = "latency";
+    }
+    if (isfinite(part->half_width)) {
+        phase->low_s = phase->time_s * fmax(0, 1 - part->half_width);
+        phase->high_s = phase->time_s * (1 + part->half_width);
+    }
+}
+
+/* Rows read and written around an exchange, where its group does not hold them. */
+static void copy_on_fitted(const struct ep_predict_question *q, enum ep_compute_use use,
+                           enum ep_dtype dtype, const char *op, double rows_out, double rows_in,
+                           struct ep_prediction *p)
+{
+    const struct ep_fitted_part *part = part_of(q, use, dtype);
+    const struct ep_fitted_group *g =
+        q->fitted != NULL ? find_group(q->fitted, op, q->transport->name) : NULL;
+    if (part == NULL || g == NULL || strcmp(g->target, "exchange") != 0) {
+        return;
+    }
+    const double row_bytes = (double)ep_dtype_row_bytes(dtype, q->model->hidden);
+    const struct ep_work_piece pieces[] = {{1, 0, 2 * rows_out * row_bytes},
+                                           {1, 0, 2 * rows_in * row_bytes}};
+    const struct ep_work work = {2, pieces, 2};
+    work_on_fitted(part, &work, add_phase(p, ep_compute_use_name(use)));
+}
+
 /* An FFN of `rows` rows whose weights are read once: a roofline. */
 static void compute(const struct ep_predict_question *q, double rows, double width, double num_experts,
                     int64_t per_node, struct ep_predict_phase *phase)
 {
     const double matrices = q->model->gated ? 3 : 2;
     const double parameters = matrices * (double)q->model->hidden * width;
+    const double weight_bytes = parameters * ep_weight_type_expert_bytes(q->weights);
     const double flops = flops_of(q);
+    const struct ep_fitted_part *part = part_of(q, EP_COMPUTE_EXPERTS, q->dtype);
+    if (part != NULL) {
+        const struct ep_work_piece piece = {num_experts, 2 * rows * parameters / num_experts,
+                                            weight_bytes};
+        work_on_fitted(part, &(struct ep_work){1, &piece, 1}, phase);
+        return;
+    }
     if (!(flops > 0)) {
         phase->withheld = "no rate of expert GEMMs is known (epbench kernels adds them to a run)";
         return;
@@ -306,7 +367,7 @@ static void compute(const struct ep_predict_question *q, double rows, double wid
                           : q->known->is_gpu ? q->known->memory.value
                                              : q->known->memory.value / (double)per_node;
     add_port(phase, "flops", 2 * rows * parameters, flops);
-    add_port(phase, "memory", num_experts * parameters * ep_weight_type_expert_bytes(q->weights), memory);
+    add_port(phase, "memory", num_experts * weight_bytes, memory);
     phase->by = q->known == NULL ? "GEMM and read rates of the machine file" : NULL;
     find_slowest(phase);
 }
@@ -348,7 +409,7 @@ static void sum_up(struct ep_prediction *p)
     p->time_s = p->low_s = p->high_s = 0;
     for (int i = 0; i < p->num_phases; i++) {
         const struct ep_predict_phase *phase = &p->phases[i];
-        const bool moves = strcmp(phase->name, "dispatch") == 0 || strcmp(phase->name, "combine") == 0;
+        const bool moves = strcmp(phase->name, "experts") != 0 && strcmp(phase->name, "shared") != 0;
         p->time_s += phase->time_s;
         p->low_s += phase->low_s;
         p->high_s += phase->high_s;
@@ -429,13 +490,16 @@ enum ep_status ep_predict(const struct ep_predict_question *q, struct ep_predict
     p.imbalance = p.copies_max / ((double)q->tokens * (double)q->model->top_k);
     int64_t local = 0;
     EP_TRY(ep_model_max_local_experts(q->model, q->ep, &local));
+    const double rows_out = (double)q->tokens * (double)q->model->top_k;
     predict_move(q, &e, &l, "dispatch", q->dtype, per_node, &p);
+    copy_on_fitted(q, EP_COMPUTE_PERMUTE, q->dtype, "dispatch", rows_out, p.copies_max, &p);
     compute(q, p.copies_max, (double)q->model->expert_ffn, (double)local, per_node,
             add_phase(&p, "experts"));
     if (q->model->shared_ffn_total > 0) {
         compute(q, (double)q->tokens, (double)q->model->shared_ffn_total, 1, per_node,
                 add_phase(&p, "shared"));
     }
+    copy_on_fitted(q, EP_COMPUTE_UNPERMUTE, q->combine_dtype, "combine", p.copies_max, rows_out, &p);
     predict_move(q, &e, &l, "combine", q->combine_dtype, per_node, &p);
     EP_TRY(find_memory(q, &e, &p));
     sum_up(&p);

@@ -40,7 +40,7 @@ struct ep_predict_question {
     const struct ep_fitted_machine *fitted; /* one of the two; the other NULL */
 };
 
-enum { EP_PREDICT_MAX_PHASES = 4, EP_PREDICT_MAX_PORTS = 6 };
+enum { EP_PREDICT_MAX_PHASES = 6, EP_PREDICT_MAX_PORTS = 6 };
 
 /** A resource of one phase and how long it works. */
 struct ep_predict_port {
@@ -51,7 +51,7 @@ struct ep_predict_port {
 };
 
 struct ep_predict_phase {
-    const char *name;       /* dispatch, experts, shared, combine */
+    const char *name;       /* dispatch, permute, experts, shared, unpermute, combine */
     double time_s;          /* NaN = withheld */
     double low_s, high_s;   /* 95 % prediction interval; NaN where nothing was held against it */
     const char *level;      /* that takes longest */
@@ -83,7 +83,9 @@ struct ep_prediction {
 
 /** Predict. A phase of a catalogue's machine is the latency of a step and its slowest port, where ports
  *  work side by side (rung M4's form; results/README.md, "predict"). Of a fitted machine, dispatch and
- *  combine are the chosen rungs of the transport's groups on the expected bytes.
+ *  combine are the chosen rungs of the transport's groups on the expected bytes; where these are of the
+ *  exchange alone, packing and unpacking are phases of their own (permute, unpermute), as far as the file knows
+ *  them; experts are its fitted roofline.
  *  Returns EP_EINVAL for counts that do not fit; as ep_expect_init. */
 EP_MUST_CHECK enum ep_status ep_predict(const struct ep_predict_question *question,
                                         struct ep_prediction *prediction);

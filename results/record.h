@@ -277,6 +277,8 @@ struct ep_record {
     char *activation;   /* kernels/ffn.h: swiglu, ... */
     char *backend;      /* of the GEMMs */
     char *remedy;       /* against the skew, where several are compared: none, drop, ... */
+    struct ep_i64s rank_experts;  /* [ranks] experts that each holds, copies too */
+    struct ep_i64s expert_rows;   /* [their sum] rows that each gets, rank by rank */
     struct ep_f64s compute_s;     /* [ranks] medians: experts and shared experts */
     struct ep_f64s wait_matrix_s; /* [ranks][ranks]: rank i (line) waited for rank j, exchanges summed */
     double straggler;             /* compute: slowest rank over mean */

@@ -254,6 +254,8 @@ static const struct ep_column record_columns[] = {
     {"activation", EP_COLUMN_TEXT, LAYER, LAYER, F(activation)},
     {"backend", EP_COLUMN_TEXT, LAYER, LAYER, F(backend)},
     {"remedy", EP_COLUMN_TEXT, LAYER, 0, F(remedy)},
+    {"rank_experts", EP_COLUMN_I64S, LAYER, 0, F(rank_experts)},
+    {"expert_rows", EP_COLUMN_I64S, LAYER, 0, F(expert_rows)},
     {"compute_s", EP_COLUMN_F64S, LAYER, 0, F(compute_s)},
     {"wait_matrix_s", EP_COLUMN_F64S, LAYER, 0, F(wait_matrix_s)},
     {"straggler", EP_COLUMN_F64, LAYER, 0, F(straggler)},

@@ -39,6 +39,8 @@ grep '"ranks":2' run/records.jsonl >two
 grep -q '"efficiency":[0-9]' two || fail "no efficiency"
 grep -q '"dense_s":[0-9]' two || fail "no dense FFN"
 grep -q '"wait_matrix_s":\[0.0,[^]]*,0.0\]' two || fail "no wait matrix with an empty diagonal"
+# 16 tokens choose expert 0, two of them each of 1 to 8
+grep -q '"rank_experts":\[32,32\],"expert_rows":\[16,2,2,2,2,2,2,2,2,0,' two || fail "the rows of experts are not recorded"
 grep -q '"shared_ffn":48' two || fail "the shared experts are not recorded"
 grep '"ranks":1' run/records.jsonl | grep -q '"efficiency":null' || fail "one rank has an efficiency"
 grep -q 'who (line) waited for whom' out || fail "no wait matrix in the text"

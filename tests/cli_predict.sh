@@ -67,6 +67,28 @@ awk -v l="$(number f.p low_s)" -v h="$(number f.p high_s)" -v t="$(number f.p ti
 grep -q '^dispatch .* rank ' fitted
 grep -q '^experts .*flops' fitted # GEMM rates of the run
 
+# Fitted parts: the busiest rank has 1280 rows on 2 experts, 2 x 1280 x 3 x 4096 x 14336 = 4.5097e11 flop at 1e-11 s: 4.5097 s and
+# the start of 1e-5 s; copies in and out are 2 x 8192 B x (1280 + 1280) at 1e-10 s/byte: 4.1943e-3 s and two starts.
+part='"part": "x", "form": "longer", "coefficients": [1e-5, 0, 1e-11, 1e-10], "prediction_half_width": 0.1'
+with_part() { # PART: in place of the experts' and of permute's
+    sed "s/^    \"permute\": {},*/    \"permute\": {\"bf16\": {$1}},/
+/^    \"experts\": {\$/,/^    }/c\\    \"experts\": {\"bf16\": {$1}}," run/machine.json
+}
+with_part "$part" >parts.json
+"$EPBENCH" predict --machine ./parts.json --model mixtral-8x7b --ep 4 --tokens 640 --json g.json >parts
+phase() { # FILE NAME
+    sed -n "/\"name\": \"$2\"/,\$p" "$1" >phase.p
+}
+phase g.json experts
+near "$(number phase.p time_s)" 4.5097 1e-4
+near "$(number phase.p high_s)" 4.9607 1e-4
+phase g.json permute
+near "$(number phase.p time_s)" 4.2143e-3 1e-4
+if grep -q '^unpermute' parts; then
+    echo "unpermute is not in the file"
+    exit 1
+fi
+
 # Bad input.
 fails 2 "--machine is missing" "$EPBENCH" predict --model deepseek-v3 --ep 8
 fails 2 "did you mean 'h800-nvl8-ib400'" "$EPBENCH" predict --machine h800-nvl8-ib40 --model deepseek-v3 --ep 8
@@ -85,6 +107,10 @@ damage() { # SED-SCRIPT TEXT
 damage 's/"schema": 1/"schema": 9/' "schema 9"
 damage 's/"coefficients": \[$/"coefficients": [1e300,/' "bad.json: groups["
 damage 's/"coefficients": \[$/"coefficients": [-1,/' "bad.json: groups["
-damage 's/"read_bytes_per_s": .*/"read_bytes_per_s": 1e300/' "is no rate"
+damage 's/"read_bytes_per_s": .*/"read_bytes_per_s": 1e300,/' "is no rate"
+with_part "$(printf '%s' "$part" | sed 's/longer/larger/')" >bad.json
+fails 2 "longer or both" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
+with_part "$(printf '%s' "$part" | sed 's/1e-11/-1/')" >bad.json
+fails 2 "compute.experts.bf16" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
 head -c 3000 run/machine.json >bad.json
 fails 2 "bad.json:" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
