@@ -55,6 +55,9 @@ void ep_report_put_harness(const struct ep_report_input *input, struct ep_html *
 void ep_report_put_runs(const struct ep_report_input *input, struct ep_html *html);
 void ep_report_put_words(struct ep_html *html);
 
+/** Lines of `text` as paragraphs, those that begin with a blank as a list; `text` is cut. */
+void ep_report_put_lines(char *text, struct ep_html *html);
+
 /** "8.01 GB/s (7.90 to 8.12 GB/s)" of the bandwidth of a rung, or "withheld: why", or "-" where the rung
  *  has none. Returns `text` [length]. */
 const char *ep_report_bandwidth(const struct ep_fit_rung *rung, char *text, size_t length);

@@ -4,6 +4,7 @@
 
 #include "base/stats.h"
 #include "base/units.h"
+#include "results/parts.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -91,6 +92,36 @@ static void put_case(const struct ep_record *const *records, int64_t num, double
 #undef POOL
 }
 
+/* How well the layer is predicted from its parts. */
+static enum ep_status put_model(const struct ep_report_input *in, struct ep_html *html)
+{
+    enum ep_status status = EP_OK;
+    struct ep_layer_fit fit = {0};
+    struct ep_fit_options options;
+    char *text = NULL;
+    size_t length = 0;
+    ep_fit_options_default(&options);
+    options.num_bootstraps = 0;
+    status = ep_layer_fit_records(in->records, &options, &fit);
+    if (status == EP_EINVAL) { /* hosts are mixed, say */
+        ep_html_element(html, "p", "The layer is not modelled: %s", ep_error_text());
+        ep_error_clear();
+        return EP_OK;
+    }
+    EP_TRY(status);
+    FILE *out = open_memstream(&text, &length);
+    if (out != NULL) {
+        ep_parts_explain_layers(&fit, out);
+        if (fclose(out) == 0) {
+            ep_report_put_lines(text, html);
+        }
+    }
+    free(text);
+out:
+    ep_layer_fit_fini(&fit);
+    return status;
+}
+
 enum ep_status ep_report_put_layer(const struct ep_report_input *in, struct ep_html *html)
 {
     static const struct ep_html_column columns[] = {
@@ -125,6 +156,7 @@ enum ep_status ep_report_put_layer(const struct ep_report_input *in, struct ep_h
         put_case(layers.items + first, next - first, scratch, html);
     }
     ep_html_table_close(html);
+    EP_TRY(put_model(in, html));
 out:
     free(layers.items);
     free(scratch);

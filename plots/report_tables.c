@@ -5,6 +5,7 @@
 #include "base/stats.h"
 #include "base/units.h"
 #include "results/fit_explain.h"
+#include "results/parts.h"
 #include "results/machine_file.h"
 
 #include <inttypes.h>
@@ -66,20 +67,12 @@ static void put_withheld(const struct ep_fit_group *g, struct ep_html *html)
     ep_html_raw(html, "%s", any ? "</ul>\n" : "");
 }
 
-/* Sentences as paragraphs, lines that are set in as a list. */
-static void put_words(const struct ep_fit_group *g, struct ep_html *html)
+void ep_report_put_lines(char *text, struct ep_html *html)
 {
-    char *text = NULL, *rest = NULL;
-    size_t length = 0;
+    char *rest = NULL;
     bool in_list = false;
-    FILE *out = open_memstream(&text, &length);
-    const bool told = out != NULL && ep_fit_explain(g, out) == EP_OK;
-    if (out == NULL || fclose(out) != 0 || !told) {
-        free(text);
-        return; /* the table says it too */
-    }
-    strtok_r(text, "\n", &rest); /* the group's name, which is the heading */
-    for (const char *line; (line = strtok_r(NULL, "\n", &rest)) != NULL;) {
+    for (const char *line = strtok_r(text, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
         const bool is_item = line[0] == ' ';
         if (is_item != in_list) {
             ep_html_raw(html, "%s", is_item ? "<ul>\n" : "</ul>\n");
@@ -88,7 +81,46 @@ static void put_words(const struct ep_fit_group *g, struct ep_html *html)
         ep_html_element(html, is_item ? "li" : "p", "%s", line);
     }
     ep_html_raw(html, "%s", in_list ? "</ul>\n" : "");
+}
+
+static void put_words(const struct ep_fit_group *g, struct ep_html *html)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    const bool told = out != NULL && ep_fit_explain(g, out) == EP_OK;
+    if (out == NULL || fclose(out) != 0 || !told) {
+        free(text);
+        return; /* the table says it too */
+    }
+    char *end = strchr(text, '\n'); /* the first line is the group's name, as the heading */
+    if (end != NULL) {
+        ep_report_put_lines(end + 1, html);
+    }
     free(text);
+}
+
+/* What kernels records say of a rank's GEMMs and copies. */
+static enum ep_status put_rooflines(const struct ep_report_input *in, struct ep_html *html)
+{
+    enum ep_status status = EP_OK;
+    struct ep_compute_fit fit = {0};
+    struct ep_fit_options options;
+    char *text = NULL;
+    size_t length = 0;
+    ep_fit_options_default(&options);
+    EP_TRY(ep_compute_fit_records(in->records, &options, &fit));
+    FILE *out = open_memstream(&text, &length);
+    if (out != NULL) {
+        ep_parts_explain_kernels(&fit, out);
+        if (fclose(out) == 0) {
+            ep_report_put_lines(text, html);
+        }
+    }
+    free(text);
+out:
+    ep_compute_fit_fini(&fit);
+    return status;
 }
 
 static void put_group(const struct ep_fit_group *g, struct ep_html *html)
@@ -449,6 +481,7 @@ enum ep_status ep_report_put_kernels(const struct ep_report_input *in, struct ep
     if (gemms.num > 0) {
         put_gemms(in, &gemms, html);
     }
+    EP_TRY(put_rooflines(in, html));
     EP_TRY(put_streams(in, html));
 out:
     free(gemms.items);

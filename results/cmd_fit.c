@@ -260,7 +260,8 @@ static enum ep_status explain_fit(const struct ep_fit *fit, const struct ep_part
     for (int64_t i = 0; i < fit->num_groups && status == EP_OK; i++) {
         status = ep_fit_explain(&fit->groups[i], out);
     }
-    ep_parts_explain(parts, out);
+    ep_parts_explain_kernels(&parts->compute, out);
+    ep_parts_explain_layers(&parts->layers, out);
     for (int64_t i = 0; i < fit->notes.num; i++) {
         fprintf(out, "note: %s\n", fit->notes.items[i].text);
     }

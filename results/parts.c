@@ -234,16 +234,20 @@ static void explain_layer(const struct ep_layer_group *g, FILE *out)
     fprintf(out, ".\n");
 }
 
-void ep_parts_explain(const struct ep_parts *parts, FILE *out)
+void ep_parts_explain_kernels(const struct ep_compute_fit *fit, FILE *out)
 {
-    for (int64_t i = 0; i < parts->compute.num_parts; i++) {
-        explain_kernel(&parts->compute.parts[i], out);
+    for (int64_t i = 0; i < fit->num_parts; i++) {
+        explain_kernel(&fit->parts[i], out);
     }
-    for (int64_t i = 0; i < parts->layers.num_groups; i++) {
-        explain_layer(&parts->layers.groups[i], out);
+}
+
+void ep_parts_explain_layers(const struct ep_layer_fit *fit, FILE *out)
+{
+    for (int64_t i = 0; i < fit->num_groups; i++) {
+        explain_layer(&fit->groups[i], out);
     }
-    for (int64_t i = 0; i < parts->layers.notes.num; i++) {
-        fprintf(out, "note: %s\n", parts->layers.notes.items[i].text);
+    for (int64_t i = 0; i < fit->notes.num; i++) {
+        fprintf(out, "note: %s\n", fit->notes.items[i].text);
     }
 }
 

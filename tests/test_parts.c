@@ -118,6 +118,24 @@ static void test_intervals(void **state)
     assert_true(inside[EP_ROOFLINE_FLOP] < NUM_SEEDS || inside[EP_ROOFLINE_BYTE] < NUM_SEEDS);
 }
 
+/* What a reader is told of parts, or of layers. */
+static void check_told(const struct ep_compute_fit *compute, const struct ep_layer_fit *layers,
+                       const char *expected)
+{
+    char text[2048] = "";
+    FILE *out = fmemopen(text, sizeof text, "w");
+    assert_non_null(out);
+    if (compute != NULL) {
+        ep_parts_explain_kernels(compute, out);
+    } else {
+        ep_parts_explain_layers(layers, out);
+    }
+    assert_int_equal(fclose(out), 0);
+    if (strstr(text, expected) == NULL) {
+        fail_msg("no '%s' in: %s", expected, text);
+    }
+}
+
 /* --- kernels records ------------------------------------------------------------------------- */
 
 static void fill_gemm(struct ep_record *r, const char *backend, int64_t ranks, int64_t m, int visit)
@@ -165,6 +183,9 @@ static void test_kernels(void **state)
     assert_string_equal(fit.parts[2].name, "gemm ref bf16, 1 rank");
     assert_true(isnan(fit.parts[2].parameters[EP_ROOFLINE_FLOP].value));
     assert_non_null(strstr(fit.parts[2].parameters[EP_ROOFLINE_FLOP].withheld, "3 sizes"));
+    /* a bf16 weight is 2 bytes and 2 flop a row: 0.2 ns against 0.02 ns, so from 10 rows on flops take longer */
+    check_told(&fit, NULL, "gemm native bf16, 2 ranks: 100 GF/s, and 10.00 GB/s of weights and rows: experts "
+                           "with fewer than about 10 rows wait");
     assert_ptr_equal(ep_compute_fit_find(&fit, EP_COMPUTE_EXPERTS, "bf16"), &fit.parts[1]);
     assert_null(ep_compute_fit_find(&fit, EP_COMPUTE_EXPERTS, "fp32"));
     assert_null(ep_compute_fit_find(&fit, EP_COMPUTE_PERMUTE, "bf16"));
@@ -279,6 +300,7 @@ static void test_layer(void **state)
         shares += g->parts[p].share;
     }
     CHECK_NEAR(shares, 1, 1e-9); /* ranks route alike, and no part is hidden behind another */
+    check_told(NULL, &parts.layers, "are predicted within 0.0 % (median)");
     json_t *machine = json_object(), *compute = json_object();
     CHECK_OK(ep_parts_to_json(&parts, compute, machine));
     const json_t *layer = json_array_get(json_object_get(machine, "layers"), 0);
@@ -295,6 +317,7 @@ static void test_layer(void **state)
     CHECK_OK(ep_parts_fit(&records, &options, &parts));
     assert_int_equal(parts.layers.num_groups, 0);
     assert_int_equal(parts.layers.notes.num, 1);
+    check_told(NULL, &parts.layers, "24 layer records do not name the rows of each expert");
     ep_parts_fini(&parts);
     for (int i = 0; i < records.num; i++) {
         ep_record_fini(&items[i]);
