@@ -95,6 +95,33 @@ out:
     return status;
 }
 
+/* Where the fit finds which messages share a lane. */
+static enum ep_status fill_switches(const struct ep_port_network *n, struct ep_record *record)
+{
+    enum ep_status status = EP_OK;
+    if (n->num_switches == 0) {
+        return EP_OK;
+    }
+    int64_t *room = calloc((size_t)(n->num_switches + 2 * n->num_nics), sizeof *room);
+    status = room != NULL ? EP_OK : ep_error_set(EP_ENOMEM, "no memory for switches");
+    EP_TRY(status);
+    int64_t *lanes = room, *node_switch = lanes + n->num_switches, *position = node_switch + n->num_nics;
+    for (int64_t i = 0; i < n->num_switches; i++) {
+        lanes[i] = n->switch_lanes[i];
+    }
+    for (int64_t i = 0; i < n->num_nics; i++) {
+        node_switch[i] = n->nic_switch[i] >= 0 ? n->nic_switch[i] : n->num_switches;
+        position[i] = n->nic_position[i];
+    }
+    EP_TRY(ep_record_set_i64s(&record->switch_lanes, lanes, n->num_switches));
+    EP_TRY(ep_record_set_i64s(&record->node_switch, node_switch, n->num_nics));
+    EP_TRY(ep_record_set_i64s(&record->node_position, position, n->num_nics));
+    record->messages_uplink_max = ep_port_uplink_messages(n);
+out:
+    free(room);
+    return status;
+}
+
 /* Of the case's own ranks, by the names of their hosts. nic_switch, nic_position [num_nodes] */
 static void find_switches(const struct ep_session *session, const struct ep_comm_setting *s,
                           int32_t *nic_switch, int32_t *nic_position)
@@ -110,7 +137,7 @@ static void find_switches(const struct ep_session *session, const struct ep_comm
 
 enum ep_status ep_comm_ports_fill(const struct ep_session *session,
                                   const struct ep_comm_setting *setting, const int64_t *rows,
-                                  struct ep_record *record)
+                                  enum ep_step_partner steps, struct ep_record *record)
 {
     enum ep_status status = EP_OK;
     const struct ep_uplinks *uplinks = &session->options.uplinks;
@@ -132,9 +159,12 @@ enum ep_status ep_comm_ports_fill(const struct ep_session *session,
         .uplink_bytes_per_s = uplinks->bytes_per_s,
         .switch_lanes = uplinks->lanes,
         .nic_position = nic_position,
+        .steps = steps,
     };
     EP_TRY(fill_nics(setting, rows, rate, record));
     EP_TRY(fill_uplinks(&network, rows, record));
+    EP_TRY(fill_switches(&network, record));
+    EP_TRY(ep_port_step_bytes(&network, rows, record->row_bytes, &record->step_port_bytes));
     if (num_ranks > EP_PORT_SCHEDULE_MAX_RANKS) {
         record->schedule_bytes = num_ranks > network.num_nics || uplinks->num > 0
                                      ? -1

@@ -178,6 +178,14 @@ static int64_t combine_passes(const struct ep_comm_setting *s)
     return s->point->transport->combine_passes > 0 ? s->point->transport->combine_passes : 1;
 }
 
+/* Of the exchange, or of the pairwise one that it is held against. */
+static enum ep_step_partner steps_of(const struct ep_comm_setting *s)
+{
+    const bool is_forced = s->point->transport->by_alltoall && strcmp(s->point->algorithm, "pairwise") == 0;
+    return ep_simulated() && is_forced && ep_simulated_pairs_by_xor(s->traffic.num_ranks) ? EP_STEP_XOR
+                                                                                         : EP_STEP_SHIFT;
+}
+
 static enum ep_status fill_features(struct ep_session *session, const struct ep_comm_setting *s,
                                     enum ep_op op, struct ep_record *record)
 {
@@ -206,6 +214,7 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
         .row_bytes = record->row_bytes,
         .rank_node = s->traffic.rank_node,
         .rank_nic = has_nics ? s->traffic.rank_node : NULL,
+        .steps = steps_of(s),
         .num_levels = session->topo->num_levels,
         .level = level_of,
         .context = &context,
@@ -216,12 +225,14 @@ static enum ep_status fill_features(struct ep_session *session, const struct ep_
     record->h_nic_bytes = features.h_nic_bytes;
     record->h_node_bytes = features.h_node_bytes;
     record->self_bytes_max = features.self_bytes_max;
+    EP_TRY(ep_record_set_text(&record->exchange_steps, config.steps == EP_STEP_XOR ? "xor" : "shift"));
     record->step_sum_bytes = features.step_sum_bytes;
+    record->step_port_bytes = features.step_port_bytes;
     record->schedule_bytes = features.schedule_bytes;
     record->messages_max = features.messages_max;
     record->messages_nonzero_max = features.messages_nonzero_max;
     if (has_nics) {
-        EP_TRY(ep_comm_ports_fill(session, s, rows, record));
+        EP_TRY(ep_comm_ports_fill(session, s, rows, config.steps, record));
     }
     EP_TRY(fill_levels(session->topo, &features, record));
     const struct ep_record_phase *exchange = ep_record_find_phase(record, "exchange");

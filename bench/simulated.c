@@ -131,7 +131,12 @@ static bool has_setting(const char *setting)
     return false;
 }
 
-/* SMPI's "ring" is Open MPI's pairwise (to rank + s, from rank - s); its "pair" is XOR. */
+/* SMPI's "ring" is Open MPI's pairwise (to rank + s, from rank - s), but for powers of two, where it is XOR. */
+bool ep_simulated_pairs_by_xor(int64_t num_ranks)
+{
+    return (num_ranks & (num_ranks - 1)) == 0;
+}
+
 bool ep_simulated_is_forced(int algorithm)
 {
     read_line();
@@ -186,6 +191,12 @@ void ep_simulated_describe(char *text, size_t length)
 const char *const *ep_simulated_settings(void)
 {
     return NULL;
+}
+
+bool ep_simulated_pairs_by_xor(int64_t num_ranks)
+{
+    (void)num_ranks;
+    return false;
 }
 
 bool ep_simulated_is_forced(int algorithm)

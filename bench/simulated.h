@@ -32,6 +32,9 @@ void ep_simulated_describe(char *text, size_t length);
  *  NULL-terminated, owned by the module. */
 const char *const *ep_simulated_settings(void);
 
+/** Does the algorithm that "pairwise" stands for exchange with rank xor step, not with rank +- step? */
+bool ep_simulated_pairs_by_xor(int64_t num_ranks);
+
 /** Was it started with the collective algorithms that "linear" (1) or "pairwise" (2) stand for? They hold for
  *  all communicators of a program. 0, the simulator's own choice, is always true. */
 bool ep_simulated_is_forced(int algorithm);

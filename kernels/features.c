@@ -112,16 +112,44 @@ static int64_t sum_steps(const int64_t *rows, const struct ep_features_config *c
     for (int64_t s = 1; s < n; s++) {
         int64_t most = 0;
         for (int64_t i = 0; i < n; i++) {
-            most = larger(most, rows[i * n + (i + s) % n]);
+            most = larger(most, rows[i * n + ep_step_to(c->steps, n, i, s)]);
         }
         sum += c->row_bytes * most;
     }
     return sum;
 }
 
-/* Rung M5 in bytes, at no latency: rank i sends to i + s in step s once both are through with the step before,
- * and is through itself once its receive is: e_i(s) = max(f_i(s-1), f_{i+s}(s-1)) + D[i][i+s],
- * f_i(s) = max(e_i(s), e_{i-s}(s)). Source: results/README.md, "The model". */
+/* Over nodes, of what passes between them. */
+static enum ep_status sum_node_steps(const int64_t *rows, const struct ep_features_config *c, int64_t *sum)
+{
+    const int64_t n = c->num_ranks;
+    const int64_t num_nodes = highest(c->rank_node, n) + 1;
+    struct flow *flows = calloc((size_t)num_nodes, sizeof *flows);
+    if (flows == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for features");
+    }
+    *sum = 0;
+    for (int64_t s = 1; s < n; s++) {
+        int64_t most = 0;
+        memset(flows, 0, (size_t)num_nodes * sizeof *flows);
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t to = ep_step_to(c->steps, n, i, s);
+            if (c->rank_node[i] != c->rank_node[to]) {
+                struct flow *from_node = &flows[c->rank_node[i]], *to_node = &flows[c->rank_node[to]];
+                from_node->out += c->row_bytes * rows[i * n + to];
+                to_node->in += c->row_bytes * rows[i * n + to];
+                most = larger(most, larger(from_node->out, to_node->in));
+            }
+        }
+        *sum += most;
+    }
+    free(flows);
+    return EP_OK;
+}
+
+/* Rung M5 in bytes, at no latency: rank i sends to its partner (i + s, or i xor s) in step s once both are through
+ * with the step before, and is through itself once its receive is: e_i(s) = max(f_i(s-1), f_{i+s}(s-1)) +
+ * D[i][i+s], f_i(s) = max(e_i(s), e_{i-s}(s)). Source: results/README.md, "The model". */
 static enum ep_status find_schedule(const int64_t *rows, const struct ep_features_config *c,
                                     int64_t *schedule_bytes)
 {
@@ -133,11 +161,11 @@ static enum ep_status find_schedule(const int64_t *rows, const struct ep_feature
     int64_t *e = f + n;
     for (int64_t s = 1; s < n; s++) {
         for (int64_t i = 0; i < n; i++) {
-            const int64_t to = (i + s) % n;
+            const int64_t to = ep_step_to(c->steps, n, i, s);
             e[i] = larger(f[i], f[to]) + c->row_bytes * rows[i * n + to];
         }
         for (int64_t i = 0; i < n; i++) {
-            f[i] = larger(e[i], e[(i + n - s) % n]);
+            f[i] = larger(e[i], e[ep_step_from(c->steps, n, i, s)]);
         }
     }
     *schedule_bytes = 0;
@@ -216,7 +244,10 @@ enum ep_status ep_features_init(const int64_t *rows, const struct ep_features_co
     EP_ASSERT(config->num_ranks >= 1 && config->row_bytes >= 0);
     EP_TRY(check_sizes(rows, config));
     sum_ranks(rows, config, &f);
-    f.step_sum_bytes = sum_steps(rows, config);
+    f.step_sum_bytes = f.step_port_bytes = sum_steps(rows, config);
+    if (config->rank_node != NULL && highest(config->rank_node, config->num_ranks) > 0) {
+        EP_TRY(sum_node_steps(rows, config, &f.step_port_bytes));
+    }
     EP_TRY(find_schedule(rows, config, &f.schedule_bytes));
     if (config->rank_node != NULL) {
         EP_TRY(find_h(rows, config, config->rank_node, &f.h_node_bytes));

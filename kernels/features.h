@@ -4,6 +4,7 @@
 #define EP_KERNELS_FEATURES_H
 
 #include "base/error.h"
+#include "kernels/step_partner.h"
 
 #include <stdint.h>
 
@@ -35,7 +36,9 @@ struct ep_features {
     int64_t h_nic_bytes;          /* max over NICs of max(out, in), off-node only; -1 = not known */
     int64_t h_node_bytes;         /* max over nodes of max(out, in), off-node only; 0 on one node */
     int64_t self_bytes_max;       /* largest row_bytes R[i][i] */
-    int64_t step_sum_bytes;       /* sum over steps s = 1 .. P-1 of max_i D[i][(i + s) mod P] */
+    int64_t step_sum_bytes;       /* sum over steps s = 1 .. P-1 of the largest message of the step */
+    int64_t step_port_bytes;      /* on several nodes: sum over steps of the most bytes out of or into a node;
+                                   * on one step_sum_bytes */
     int64_t schedule_bytes;       /* longest chain of the pairwise schedule: rung M5 at no latency */
     int64_t messages_max;         /* P - 1: a blocking alltoallv posts empty ones too */
     int64_t messages_nonzero_max; /* most non-empty messages that a rank sends */
@@ -51,6 +54,7 @@ struct ep_features_config {
     int64_t row_bytes;        /* >= 0 */
     const int32_t *rank_node; /* [num_ranks] >= 0; NULL = one node */
     const int32_t *rank_nic;  /* [num_ranks] >= 0, a number over all nodes; NULL = not known */
+    enum ep_step_partner steps; /* of step_*_bytes and schedule_bytes; XOR: num_ranks is a power of two */
     int64_t num_levels;       /* 0 = none asked for */
     int64_t (*level)(void *context, int64_t i, int64_t j); /* of a pair i != j, symmetric */
     void *context;

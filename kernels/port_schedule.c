@@ -62,6 +62,23 @@ static int32_t switch_of(const struct ep_port_network *n, int32_t nic)
     return n->nic_switch != NULL ? n->nic_switch[nic] : -1;
 }
 
+/* Of a message between two NICs: NIC out and in, lanes of uplinks out and in. */
+static int list_ports(const struct ep_port_network *n, int64_t num_lanes, int32_t from_nic, int32_t to_nic,
+                      int64_t *ports)
+{
+    const int32_t from = switch_of(n, from_nic), to = switch_of(n, to_nic);
+    int num = 0;
+    ports[num++] = from_nic;
+    ports[num++] = n->num_nics + to_nic;
+    if (from != to && from >= 0) {
+        ports[num++] = 2 * n->num_nics + find_lane(n, from, to_nic);
+    }
+    if (from != to && to >= 0) {
+        ports[num++] = 2 * n->num_nics + num_lanes + find_lane(n, to, to_nic);
+    }
+    return num;
+}
+
 static void begin_step(struct simulation *s, int64_t i)
 {
     const struct ep_port_network *n = s->network;
@@ -72,30 +89,22 @@ static void begin_step(struct simulation *s, int64_t i)
     if (r->step == n->num_ranks) {
         return;
     }
-    const int64_t to = (i + r->step) % n->num_ranks;
+    const int64_t to = ep_step_to(n->steps, n->num_ranks, i, r->step);
     const int32_t from_nic = n->rank_nic[i];
     const int32_t to_nic = n->rank_nic[to];
     if (from_nic == to_nic) {
         return;
     }
     r->left_bytes = (double)(s->row_bytes * s->rows[i * n->num_ranks + to]);
-    r->ports[r->num_ports++] = from_nic;
-    r->ports[r->num_ports++] = n->num_nics + to_nic;
-    const int32_t from_switch = switch_of(n, from_nic);
-    const int32_t to_switch = switch_of(n, to_nic);
-    if (from_switch != to_switch && from_switch >= 0) {
-        r->ports[r->num_ports++] = 2 * n->num_nics + find_lane(n, from_switch, to_nic);
-    }
-    if (from_switch != to_switch && to_switch >= 0) {
-        r->ports[r->num_ports++] = 2 * n->num_nics + s->num_lanes + find_lane(n, to_switch, to_nic);
-    }
+    r->num_ports = list_ports(n, s->num_lanes, from_nic, to_nic, r->ports);
 }
 
 static bool is_met(const struct simulation *s, int64_t i)
 {
     const struct rank *r = &s->ranks[i];
-    const int64_t num = s->network->num_ranks;
-    return r->step < num && !r->sent && s->ranks[(i + r->step) % num].step == r->step;
+    const struct ep_port_network *n = s->network;
+    return r->step < n->num_ranks && !r->sent &&
+           s->ranks[ep_step_to(n->steps, n->num_ranks, i, r->step)].step == r->step;
 }
 
 /* Everything that happens at this moment: empty messages arrive, ranks go on. */
@@ -108,7 +117,7 @@ static void settle(struct simulation *s)
             struct rank *r = &s->ranks[i];
             if (is_met(s, i) && r->left_bytes <= 0) {
                 r->sent = true;
-                s->ranks[(i + r->step) % num].received = true;
+                s->ranks[ep_step_to(s->network->steps, num, i, r->step)].received = true;
                 changed = true;
             }
         }
@@ -198,16 +207,16 @@ static bool is_over(const struct simulation *s)
     return true;
 }
 
-static void set_capacities(struct simulation *s)
+/* capacity [2 (NICs + lanes)] */
+static void set_capacities(const struct ep_port_network *n, int64_t num_lanes, double *capacity)
 {
-    const struct ep_port_network *n = s->network;
     for (int64_t p = 0; p < 2 * n->num_nics; p++) {
-        s->capacity[p] = n->nic_bytes_per_s;
+        capacity[p] = n->nic_bytes_per_s;
     }
     int64_t port = 2 * n->num_nics;
     for (int64_t i = 0; i < n->num_switches; i++) {
         for (int64_t lane = 0; lane < lanes_of(n, i); lane++, port++) {
-            s->capacity[port] = s->capacity[port + s->num_lanes] = n->uplink_bytes_per_s[i];
+            capacity[port] = capacity[port + num_lanes] = n->uplink_bytes_per_s[i];
         }
     }
 }
@@ -233,7 +242,7 @@ enum ep_status ep_port_schedule_time(const struct ep_port_network *network, cons
         status = ep_error_set(EP_ENOMEM, "no memory for a schedule");
         goto out;
     }
-    set_capacities(&s);
+    set_capacities(network, s.num_lanes, s.capacity);
     for (int64_t i = 0; i < network->num_ranks; i++) {
         s.ranks[i].step = 1;
         begin_step(&s, i);
@@ -249,6 +258,52 @@ out:
     free(s.room);
     free(s.users);
     return status;
+}
+
+enum ep_status ep_port_step_bytes(const struct ep_port_network *n, const int64_t *rows, int64_t row_bytes,
+                                  int64_t *step_bytes)
+{
+    const int64_t num_lanes = ep_port_num_lanes(n);
+    const int64_t num_ports = 2 * (n->num_nics + num_lanes);
+    double sum_s = 0;
+    double *capacity = calloc(2 * (size_t)num_ports, sizeof *capacity);
+    if (capacity == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for ports");
+    }
+    double *load = capacity + num_ports;
+    set_capacities(n, num_lanes, capacity);
+    for (int64_t s = 1; s < n->num_ranks; s++) {
+        double longest_s = 0;
+        memset(load, 0, (size_t)num_ports * sizeof *load);
+        for (int64_t i = 0; i < n->num_ranks; i++) {
+            const int64_t to = ep_step_to(n->steps, n->num_ranks, i, s);
+            int64_t ports[MAX_PORTS_OF_FLOW];
+            const bool passes = n->rank_nic[i] != n->rank_nic[to];
+            const int num =
+                passes ? list_ports(n, num_lanes, n->rank_nic[i], n->rank_nic[to], ports) : 0;
+            for (int p = 0; p < num; p++) {
+                load[ports[p]] += (double)(row_bytes * rows[i * n->num_ranks + to]);
+                longest_s = fmax(longest_s, load[ports[p]] / capacity[ports[p]]);
+            }
+        }
+        sum_s += longest_s;
+    }
+    free(capacity);
+    *step_bytes = llround(sum_s * n->nic_bytes_per_s);
+    return EP_OK;
+}
+
+int64_t ep_port_uplink_messages(const struct ep_port_network *n)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < n->num_ranks && n->num_switches > 0; i++) {
+        int64_t num = 0;
+        for (int64_t j = 0; j < n->num_ranks; j++) {
+            num += switch_of(n, n->rank_nic[i]) != switch_of(n, n->rank_nic[j]);
+        }
+        most = num > most ? num : most;
+    }
+    return most;
 }
 
 void ep_port_uplink_bytes(const struct ep_port_network *n, const int64_t *rows, int64_t row_bytes,

@@ -180,6 +180,7 @@ static void copy_features(const struct ep_features *f, struct ep_record *r)
     r->h_node_bytes = f->h_node_bytes;
     r->self_bytes_max = f->self_bytes_max;
     r->step_sum_bytes = f->step_sum_bytes;
+    r->step_port_bytes = f->step_port_bytes;
     r->schedule_bytes = f->schedule_bytes;
     r->messages_max = f->messages_max;
     r->messages_nonzero_max = f->messages_nonzero_max;

@@ -18,8 +18,9 @@ static const char *const feature_names[EP_NUM_FEATURES] = {
     [EP_FEATURE_MEMORY_BYTES] = "memory_bytes",
     [EP_FEATURE_NIC_BYTES] = "nic_bytes",
     [EP_FEATURE_UPLINK_BYTES] = "uplink_bytes",
-    [EP_FEATURE_STEP_SUM_BYTES] = "step_sum_bytes",
+    [EP_FEATURE_STEP_PORT_BYTES] = "step_port_bytes",
     [EP_FEATURE_COPIED_BYTES] = "copied_bytes",
+    [EP_FEATURE_UPLINK_MESSAGES] = "messages_uplink_max",
 };
 
 const char *ep_model_feature_name(enum ep_model_feature feature)
@@ -70,6 +71,12 @@ static double copied_bytes(const struct ep_record *record)
     return sum;
 }
 
+/* Earlier records count messages alone. */
+static double step_bytes(const struct ep_record *record)
+{
+    return (double)(record->step_port_bytes >= 0 ? record->step_port_bytes : record->step_sum_bytes);
+}
+
 enum ep_status ep_model_features_of_record(const struct ep_record *record,
                                            struct ep_model_features *features)
 {
@@ -83,8 +90,9 @@ enum ep_status ep_model_features_of_record(const struct ep_record *record,
         [EP_FEATURE_MEMORY_BYTES] = memory_bytes(record),
         [EP_FEATURE_NIC_BYTES] = nic_bytes(record),
         [EP_FEATURE_UPLINK_BYTES] = fmax(0, busiest_port(record, "uplink")),
-        [EP_FEATURE_STEP_SUM_BYTES] = (double)record->step_sum_bytes,
+        [EP_FEATURE_STEP_PORT_BYTES] = step_bytes(record),
         [EP_FEATURE_COPIED_BYTES] = copied_bytes(record),
+        [EP_FEATURE_UPLINK_MESSAGES] = fmax(0, (double)record->messages_uplink_max),
     };
     for (int f = 0; f < EP_NUM_FEATURES; f++) {
         if (!(values[f] >= 0)) {
@@ -172,14 +180,16 @@ static const struct ep_rung rungs[] = {
     },
     {
         .name = "M5s",
-        .formula = "l + a n + max(H_rank / b, H_uplink / b_uplink) + (sum over steps of the largest message) / c + "
-                   "copied / C",
+        .formula = "l + a n + a_uplink n_uplink + max(H_rank / b, H_uplink / b_uplink) + (sum over steps of the "
+                   "busiest port) / c + copied / C",
         .text = "ranks wait for each other in every step: a linear stand-in for M5",
-        .num_parameters = 6,
+        .num_parameters = 7,
         .parameters = {LATENCY, MESSAGE(EP_FEATURE_MESSAGES),
                        RATE("b", EP_ROLE_PORT, EP_FEATURE_H_RANK_BYTES, true, "rank"),
-                       RATE("c", EP_ROLE_SUM, EP_FEATURE_STEP_SUM_BYTES, false, "steps"), COPY,
-                       RATE("b_uplink", EP_ROLE_PORT, EP_FEATURE_UPLINK_BYTES, false, "uplink")},
+                       RATE("c", EP_ROLE_SUM, EP_FEATURE_STEP_PORT_BYTES, false, "steps"), COPY,
+                       RATE("b_uplink", EP_ROLE_PORT, EP_FEATURE_UPLINK_BYTES, false, "uplink"),
+                       {"a_uplink", "s/message", EP_PARAMETER_TIME, EP_ROLE_SUM,
+                        EP_FEATURE_UPLINK_MESSAGES, false, NULL}},
         .can_be_chosen = true,
     },
     {

@@ -19,8 +19,9 @@ enum ep_model_feature {
     EP_FEATURE_MEMORY_BYTES,   /* read and written in the busiest node's memory, own rows included */
     EP_FEATURE_NIC_BYTES,      /* in or out of the busiest NIC; 0 on one node */
     EP_FEATURE_UPLINK_BYTES,   /* in or out of the busiest uplink; 0 where none is known */
-    EP_FEATURE_STEP_SUM_BYTES, /* sum over steps s of the largest D[i][i+s] */
+    EP_FEATURE_STEP_PORT_BYTES, /* sum over steps of the most that a port carries; one node: message */
     EP_FEATURE_COPIED_BYTES,   /* read and written by pack, unpack and fan-out; busiest rank */
+    EP_FEATURE_UPLINK_MESSAGES, /* of one rank to other switches; 0 where no uplinks are known */
     EP_NUM_FEATURES
 };
 

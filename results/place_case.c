@@ -195,13 +195,14 @@ static void predict_time(const struct ep_place_case *run, const struct ep_fitted
         [EP_FEATURE_MEMORY_BYTES] =
             run->shape.num_nodes == 1 ? 2 * (double)f->total_bytes : 0,
         [EP_FEATURE_NIC_BYTES] = (double)f->h_node_bytes,
-        [EP_FEATURE_STEP_SUM_BYTES] = (double)f->step_sum_bytes,
+        [EP_FEATURE_STEP_PORT_BYTES] = (double)f->step_port_bytes,
     }};
     if (ep_fitted_group_uses(group, EP_FEATURE_COPIED_BYTES)) {
         time->withheld = "it depends on bytes copied, which only the transport knows";
         return;
     }
-    if (ep_fitted_group_uses(group, EP_FEATURE_UPLINK_BYTES)) {
+    if (ep_fitted_group_uses(group, EP_FEATURE_UPLINK_BYTES) ||
+        ep_fitted_group_uses(group, EP_FEATURE_UPLINK_MESSAGES)) {
         time->withheld = "it depends on uplinks, and which switch a node hangs on is not told";
         return;
     }

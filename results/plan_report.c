@@ -24,7 +24,7 @@ static struct ep_model_features even_features(const struct ep_plan_report *r,
                                           [EP_FEATURE_H_RANK_BYTES] = out,
                                           [EP_FEATURE_MESSAGES] = (double)(r->num_ranks - 1),
                                           [EP_FEATURE_MEMORY_BYTES] = 2 * out * (double)r->num_ranks,
-                                          [EP_FEATURE_STEP_SUM_BYTES] = out,
+                                          [EP_FEATURE_STEP_PORT_BYTES] = out,
                                       }};
 }
 

@@ -245,14 +245,16 @@ static void move_on_fitted(const struct ep_predict_question *q, const struct ep_
         [EP_FEATURE_MESSAGES] = ranks - 1,
         [EP_FEATURE_MEMORY_BYTES] = e->num_nodes == 1 ? 2 * l->total * row_bytes : 0,
         [EP_FEATURE_NIC_BYTES] = e->num_nodes > 1 ? l->nic * row_bytes : 0,
-        [EP_FEATURE_STEP_SUM_BYTES] = l->step_sum * row_bytes,
+        /* Of several nodes the busiest NIC is the same in every step. */
+        [EP_FEATURE_STEP_PORT_BYTES] = (e->num_nodes > 1 ? l->nic : l->step_sum) * row_bytes,
     }}, NULL};
     phase->by = g->name;
     if (ep_fitted_group_uses(g, EP_FEATURE_COPIED_BYTES)) {
         phase->withheld = "its rung counts bytes copied, which only the transport knows";
         return;
     }
-    if (ep_fitted_group_uses(g, EP_FEATURE_UPLINK_BYTES)) {
+    if (ep_fitted_group_uses(g, EP_FEATURE_UPLINK_BYTES) ||
+        ep_fitted_group_uses(g, EP_FEATURE_UPLINK_MESSAGES)) {
         phase->withheld = "its rung counts uplinks, and which switch a node hangs on is not told";
         return;
     }

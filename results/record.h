@@ -261,13 +261,19 @@ struct ep_record {
     int64_t h_nic_bytes;          /* busiest NIC */
     int64_t h_node_bytes;         /* busiest node, without what stays inside */
     int64_t self_bytes_max;       /* largest over ranks of bytes that stay on the rank */
-    int64_t step_sum_bytes;       /* sum over steps s of max over i of D[i][i+s] */
+    char *exchange_steps;         /* shift (rank i to i + s in step s) or xor (i with i xor s) */
+    int64_t step_sum_bytes;       /* sum over steps s of the step's largest message */
+    int64_t step_port_bytes;      /* the same over NICs and uplinks of several nodes: the most that one carries */
     int64_t schedule_bytes;       /* longest chain of the pairwise schedule */
     int64_t messages_max;         /* messages posted by the busiest rank, zero counts included */
     int64_t messages_nonzero_max; /* without zero counts */
+    int64_t messages_uplink_max;  /* of one rank to other switches, zero counts included */
     struct ep_record_message_hist message_hist;
     struct ep_record_levels levels;
     struct ep_record_ports ports;
+    struct ep_i64s switch_lanes;  /* [switches] links side by side of each uplink; empty = not known */
+    struct ep_i64s node_switch;   /* [nodes] its switch; one beyond switch_lanes has no uplink */
+    struct ep_i64s node_position; /* [nodes] lane = this modulo the switch's lanes, of messages to the node */
 
     /* --- layer --- */
     int64_t ffn;        /* inner columns of one routed expert */

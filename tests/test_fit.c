@@ -145,7 +145,7 @@ static void test_rungs_by_hand(void **state)
     /* P = 4, 8 MB remote: 2 MB mean; busiest rank 5 MB; 3 messages; memory 24 MB, NIC 6 MB, uplink
      * 7 MB; steps 9 MB; 10 MB copied */
     const struct ep_model_case c = {
-        .features = {{4, 8e6, 2e6, 5e6, 3, 24e6, 6e6, 7e6, 9e6, 10e6}}};
+        .features = {{4, 8e6, 2e6, 5e6, 3, 24e6, 6e6, 7e6, 9e6, 10e6, 2}}};
     static const struct {
         int rung;
         double coefficients[EP_RUNG_MAX_COLUMNS];
@@ -163,6 +163,8 @@ static void test_rungs_by_hand(void **state)
         {M4, {0, 0, 1e-9, 2e-10, 5e-10, 1e-9, 0}, 7e-3},
         {M4, {0, 0, 1e-9, 4e-10, 5e-10, 1e-9, 0}, 9.6e-3},
         {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0}, 15.3e-3},
+        /* the uplink 7 ms before the rank's 5, and two messages over it */
+        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0, 1e-9, 5e-4}, 18.3e-3},
     };
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         struct ep_rung_form form;

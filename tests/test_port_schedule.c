@@ -98,6 +98,42 @@ static void test_uplinks(void **state)
     CHECK_FAILS(ep_port_schedule_time(&large, rows, 1, &time_s), EP_EINVAL, "at most 128 ranks");
 }
 
+/* Four hosts under two switches, uplinks of half a NIC's rate, so that their bytes count twice. By shift: step 1 has
+ * 0->1 5 and, over the uplink, 1->2 7: 14; step 2 0->2 10 and 1->3 10 on one uplink: 40; step 3 2->1 3: 6. By XOR
+ * 1 and 2 meet in step 3, both ways at a time: 5 + 40 + 14. Every rank has two others beyond its switch. */
+static void test_steps(void **state)
+{
+    (void)state;
+    const int64_t rows[16] = {0, 5, 10, 0, 0, 0, 7, 10, 0, 3, 0, 0, 0, 0, 0, 0};
+    const int32_t nic_switch[] = {0, 0, 1, 1};
+    const double rates[] = {0.5, 0.5};
+    struct ep_port_network network = {.num_ranks = 4,
+                                      .rank_nic = own_nic,
+                                      .num_nics = 4,
+                                      .nic_bytes_per_s = 1,
+                                      .nic_switch = nic_switch,
+                                      .num_switches = 2,
+                                      .uplink_bytes_per_s = rates};
+    struct ep_features_config config = {.num_ranks = 4, .row_bytes = 1, .rank_node = own_nic};
+    struct ep_features f;
+    int64_t bytes = -1;
+    CHECK_OK(ep_port_step_bytes(&network, rows, 1, &bytes));
+    assert_int_equal(bytes, 14 + 40 + 6);
+    assert_int_equal(ep_port_uplink_messages(&network), 2);
+    network.steps = config.steps = EP_STEP_XOR;
+    CHECK_OK(ep_port_step_bytes(&network, rows, 3, &bytes));
+    assert_int_equal(bytes, 3 * (5 + 40 + 14));
+    CHECK_NEAR(time_of(&network, rows), 5 + 40 + 14, 1e-9);
+    CHECK_OK(ep_features_init(rows, &config, &f));
+    assert_int_equal(f.step_sum_bytes, 5 + 10 + 7);
+    assert_int_equal(f.step_port_bytes, 5 + 10 + 7);
+    assert_int_equal(f.schedule_bytes, 5 + 10 + 7); /* 0->1, 1->3, 1->2 */
+    ep_features_fini(&f);
+    network.num_switches = 0;
+    network.nic_switch = NULL;
+    assert_int_equal(ep_port_uplink_messages(&network), 0);
+}
+
 /* Two leaf switches of four hosts, two links up each: D-mod-k, host d over link d mod 2. */
 static void test_lanes(void **state)
 {
@@ -178,7 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_rank_per_nic), cmocka_unit_test(test_as_the_recurrence),
-        cmocka_unit_test(test_shared_nics), cmocka_unit_test(test_uplinks), cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_shared_nics), cmocka_unit_test(test_uplinks), cmocka_unit_test(test_lanes), cmocka_unit_test(test_steps),
         cmocka_unit_test(test_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

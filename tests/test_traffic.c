@@ -272,6 +272,7 @@ static void test_schedule(void **state)
     struct ep_features f;
     CHECK_OK(ep_features_init(rows, &config, &f));
     assert_int_equal(f.step_sum_bytes, 17);
+    assert_int_equal(f.step_port_bytes, 17);
     assert_int_equal(f.schedule_bytes, 10);
     ep_features_fini(&f);
 }
@@ -310,6 +311,8 @@ static void test_features_by_hand(void **state)
     /* step 1: D[0][1] 1, [1][2] 0, [2][3] 0, [3][0] 0 -> 1; step 2: [0][2] 2, [1][3] 5, [2][0] 4,
      * [3][1] 0 -> 5; step 3: all 0 */
     assert_int_equal(f.step_sum_bytes, 60);
+    /* in step 2 0->2 20 and 1->3 50 leave node 0 together; 0->1 stays on it */
+    assert_int_equal(f.step_port_bytes, 70);
     /* 0->1 until 10, then 1->3 until 60; 2->0 from 10 to 50 */
     assert_int_equal(f.schedule_bytes, 60);
     assert_int_equal(f.messages_max, 3);
