@@ -22,6 +22,7 @@ struct exact {
     double *chances; /* [num_experts] of each alone */
     double *merged;  /* [num_experts] room: the others, and one for all of a set */
     double *of_merged;
+    bool *marked;    /* [num_experts] room: a set */
     int64_t known_first, known_num; /* the set asked for last */
     double known;
 };
@@ -33,6 +34,31 @@ static double choose_none(int64_t num_experts, int64_t num, int64_t top_k)
         none *= fmax(0, (double)(num_experts - num - i)) / (double)(num_experts - i);
     }
     return none;
+}
+
+/* That a token goes to one of the marked experts, `num` in all; not even. */
+static enum ep_status chance_of_marked(struct exact *x, const bool *marked, int64_t num,
+                                       double *chance)
+{
+    int64_t others = 0;
+    double sum = 0;
+    if (x->num_experts - num < x->top_k) {
+        *chance = num > 0; /* the others are not enough */
+        return EP_OK;
+    }
+    for (int64_t e = 0; e < x->num_experts; e++) {
+        if (marked[e]) {
+            sum += x->shares[e];
+        } else {
+            x->merged[others++] = x->shares[e];
+        }
+    }
+    /* The first of the set comes at an exponential time of the summed rate, as one expert would. */
+    x->merged[others] = sum;
+    const enum ep_status status =
+        ep_popularity_chances(x->merged, others + 1, x->top_k, x->of_merged);
+    *chance = status == EP_OK ? x->of_merged[others] : 0;
+    return status;
 }
 
 /* The chance that a token goes to one of experts first .. first + num - 1. */
@@ -54,27 +80,14 @@ static enum ep_status chance_of_set(struct exact *x, int64_t first, int64_t num,
         *chance = x->known;
         return EP_OK;
     }
-    if (x->num_experts - num < x->top_k) {
-        *chance = 1; /* the others are not enough */
-        return EP_OK;
-    }
-    int64_t others = 0;
-    double sum = 0;
     for (int64_t e = 0; e < x->num_experts; e++) {
-        if (e >= first && e < first + num) {
-            sum += x->shares[e];
-        } else {
-            x->merged[others++] = x->shares[e];
-        }
+        x->marked[e] = e >= first && e < first + num;
     }
-    x->merged[others] = sum;
-    /* The first of the set comes at an exponential time of the summed rate, as one expert would. */
-    const enum ep_status status =
-        ep_popularity_chances(x->merged, others + 1, x->top_k, x->of_merged);
+    const enum ep_status status = chance_of_marked(x, x->marked, num, chance);
     if (status == EP_OK) {
         x->known_first = first;
         x->known_num = num;
-        x->known = *chance = x->of_merged[others];
+        x->known = *chance;
     }
     return status;
 }
@@ -88,7 +101,8 @@ static enum ep_status exact_init(const struct ep_expect_config *c, struct exact 
     x->chances = calloc(room, sizeof *x->chances);
     x->merged = calloc(room, sizeof *x->merged);
     x->of_merged = calloc(room, sizeof *x->of_merged);
-    if (x->shares == NULL || x->chances == NULL || x->merged == NULL || x->of_merged == NULL) {
+    x->marked = calloc(room, sizeof *x->marked);
+    if (x->marked == NULL || x->shares == NULL || x->chances == NULL || x->merged == NULL || x->of_merged == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for chances"));
     }
     EP_TRY(ep_popularity_fill_shares(c->skew, c->num_experts, c->seed, x->shares));
@@ -113,6 +127,7 @@ static void exact_fini(struct exact *x)
     free(x->chances);
     free(x->merged);
     free(x->of_merged);
+    free(x->marked);
 }
 
 /* Experts of rank r, or with replicas (P = R E) the one that it hosts, for sources of its residue. */
@@ -163,6 +178,42 @@ out:
     return status;
 }
 
+/* Experts of ranks begin .. end - 1, as a given placement without replicas has them. */
+static enum ep_status chance_of_ranks(struct exact *x, const struct ep_placement *placement,
+                                      int64_t begin, int64_t end, double *copies, double *chance)
+{
+    int64_t num = 0;
+    memset(x->marked, 0, (size_t)x->num_experts * sizeof *x->marked);
+    for (int64_t r = begin; r < end; r++) {
+        const int32_t *experts = NULL;
+        const int64_t held = ep_placement_local_experts(placement, r, &experts);
+        for (int64_t i = 0; i < held; i++) {
+            x->marked[experts[i]] = true;
+            *copies += x->chances[experts[i]];
+        }
+        num += held;
+    }
+    *chance = num == 0 ? 0 : 1 - choose_none(x->num_experts, num, x->top_k);
+    return num == 0 || x->even ? EP_OK : chance_of_marked(x, x->marked, num, chance);
+}
+
+static enum ep_status fill_placed(struct exact *x, const struct ep_expect_config *c,
+                                  struct ep_expect *e)
+{
+    enum ep_status status = EP_OK;
+    for (int64_t r = 0; r < e->num_ranks; r++) {
+        EP_TRY(chance_of_ranks(x, c->placement, r, r + 1, &e->copies[r], &e->ranks[r]));
+    }
+    for (int64_t n = 0; n < e->num_nodes; n++) {
+        const int64_t begin = n * c->ranks_per_node, end = begin + c->ranks_per_node;
+        double copies = 0;
+        EP_TRY(chance_of_ranks(x, c->placement, begin, end < e->num_ranks ? end : e->num_ranks,
+                               &copies, &e->nodes[n]));
+    }
+out:
+    return status;
+}
+
 static enum ep_status fill_exact(const struct ep_expect_config *c, struct ep_expect *e)
 {
     enum ep_status status;
@@ -172,6 +223,10 @@ static enum ep_status fill_exact(const struct ep_expect_config *c, struct ep_exp
                             "for all sources only (uniform, zipf, counts, ...)", c->skew->text));
     }
     EP_TRY(exact_init(c, &x));
+    if (c->placement != NULL) {
+        status = fill_placed(&x, c, e);
+        goto out;
+    }
     EP_TRY(fill_ranks(&x, e));
     EP_TRY(fill_nodes(&x, c->ranks_per_node, e));
 out:
@@ -205,7 +260,8 @@ static void count_token(const struct ep_routing *routing, int64_t t,
 static enum ep_status fill_drawn(const struct ep_expect_config *c, struct ep_expect *e)
 {
     enum ep_status status;
-    struct ep_placement placement = {0}, one = {0};
+    struct ep_placement contiguous = {0}, one = {0};
+    const struct ep_placement *placement = c->placement != NULL ? c->placement : &contiguous;
     struct ep_token_map tokens = {0};
     struct ep_router *router = NULL;
     struct ep_gate_source *source = NULL;
@@ -215,18 +271,26 @@ static enum ep_status fill_drawn(const struct ep_expect_config *c, struct ep_exp
     if (rank_seen == NULL || node_seen == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for chances"));
     }
-    EP_TRY(ep_gate_source_check(c->router, c->skew, c->num_experts, c->top_k));
-    EP_TRY(ep_placement_init_contiguous(c->num_experts, c->num_ranks, &placement));
+    if (c->router != NULL) {
+        EP_TRY(ep_gate_source_check(c->router, c->skew, c->num_experts, c->top_k));
+    }
+    if (c->placement == NULL) {
+        EP_TRY(ep_placement_init_contiguous(c->num_experts, c->num_ranks, &contiguous));
+    }
     /* Choices do not depend on where experts are. */
     EP_TRY(ep_placement_init_contiguous(c->num_experts, 1, &one));
     EP_TRY(ep_token_map_init_equal(1, DRAWN_TOKENS, &tokens));
     const struct ep_router_config config = {.skew = c->skew, .placement = &one, .tokens = &tokens,
                                             .top_k = c->top_k, .seed = c->seed};
     EP_TRY(ep_router_create(&config, &router));
-    EP_TRY(ep_gate_source_create(c->router, router, &source));
-    EP_TRY(ep_gate_source_generate(source, 0, false, &routing));
+    if (c->router != NULL) {
+        EP_TRY(ep_gate_source_create(c->router, router, &source));
+        EP_TRY(ep_gate_source_generate(source, 0, false, &routing));
+    } else {
+        EP_TRY(ep_router_generate_rank(router, 0, false, &routing));
+    }
     for (int64_t t = 0; t < DRAWN_TOKENS; t++) {
-        count_token(&routing, t, &placement, c->ranks_per_node, rank_seen, node_seen, e);
+        count_token(&routing, t, placement, c->ranks_per_node, rank_seen, node_seen, e);
     }
     e->num_drawn = DRAWN_TOKENS;
 out:
@@ -235,7 +299,7 @@ out:
     ep_router_destroy(router);
     ep_token_map_fini(&tokens);
     ep_placement_fini(&one);
-    ep_placement_fini(&placement);
+    ep_placement_fini(&contiguous);
     free(rank_seen);
     free(node_seen);
     return status;
@@ -256,11 +320,19 @@ enum ep_status ep_expect_init(const struct ep_expect_config *config, struct ep_e
     if (made.copies == NULL || made.ranks == NULL || made.nodes == NULL) {
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for the chances of %" PRId64 " ranks", num));
     }
-    if (num > config->num_experts && num % config->num_experts != 0) {
+    if (config->placement == NULL && num > config->num_experts && num % config->num_experts != 0) {
         EP_TRY(ep_error_set(EP_EINVAL, "%" PRId64 " ranks are no multiple of %" PRId64 " experts", num,
                             config->num_experts));
     }
-    EP_TRY(config->router != NULL ? fill_drawn(config, &made) : fill_exact(config, &made));
+    if (config->placement != NULL && (config->placement->num_experts != config->num_experts ||
+                                      config->placement->num_ranks != num)) {
+        EP_TRY(ep_error_set(EP_EINVAL, "the placement is of %" PRId64 " experts on %" PRId64 " ranks; %"
+                            PRId64 " on %" PRId64 " were expected", config->placement->num_experts,
+                            config->placement->num_ranks, config->num_experts, num));
+    }
+    const bool by_replicas = config->placement != NULL && config->placement->replicated;
+    EP_TRY(config->router != NULL || by_replicas ? fill_drawn(config, &made)
+                                                 : fill_exact(config, &made));
     for (int64_t r = 0; r < num; r++) {
         made.ranks_per_token += made.ranks[r];
     }

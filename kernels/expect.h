@@ -4,6 +4,7 @@
 #define EP_KERNELS_EXPECT_H
 
 #include "base/error.h"
+#include "kernels/placement.h"
 #include "kernels/skew.h"
 
 #include <stdbool.h>
@@ -14,7 +15,8 @@ struct ep_expect_config {
     int64_t num_experts;
     int64_t top_k;
     const char *router;     /* group-limited: "sigmoid-group:8:4"; NULL = tokens choose by the skew */
-    int64_t num_ranks;      /* of one EP group; experts are contiguous */
+    const struct ep_placement *placement; /* of these experts on these ranks; NULL = contiguous */
+    int64_t num_ranks;      /* of one EP group */
     int64_t ranks_per_node; /* >= 1; consecutive ranks */
     uint64_t seed;          /* of the order of popularity, and of tokens where they are drawn */
 };
@@ -33,10 +35,11 @@ struct ep_expect {
 
 /** Fill chances. By the skew: exact, as successive draws without replacement; a rank's (node's)
  *  experts count as one expert with the sum of their popularity, which the same formula takes. By a
- *  router: frequencies over 16,384 drawn tokens (a standard error of at most 0.4 % of a token).
- *  Where num_ranks > num_experts a token goes to the replica that its source has.
+ *  router, or where a given placement has replicas: frequencies over 16,384 drawn tokens (a standard error of
+ *  at most 0.4 % of a token), each from another source. Contiguous, where num_ranks > num_experts a token goes to the replica that its source has.
  *  Returns EP_EINVAL for a skew of another kind, a shape or router that does not fit; EP_ENOMEM.
- *  O(num_nodes num_experts top_k) at most; for uniform O(num_ranks).
+ *  O(num_nodes num_experts top_k) at most, with a placement O(num_ranks num_experts top_k);
+ *  for uniform O(num_ranks).
  *  Source: kernels/README.md, "Expected loads". */
 EP_MUST_CHECK enum ep_status ep_expect_init(const struct ep_expect_config *config,
                                             struct ep_expect *expect);

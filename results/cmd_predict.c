@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "kernels/gate.h"
 #include "kernels/model_options.h"
+#include "kernels/place_file.h"
 #include "results/predict_report.h"
 
 #include <errno.h>
@@ -21,7 +22,8 @@ enum { MAX_MACHINES = 16, MAX_SETS = 16, DEFAULT_TOKENS = 4096, MAX_WORLD = 1 <<
 
 enum option_key {
     KEY_MACHINE = 256, KEY_LIST, KEY_SET, KEY_EP, KEY_WORLD, KEY_RANKS_PER_NODE, KEY_NODES, KEY_TOKENS,
-    KEY_SKEW, KEY_ROUTER, KEY_TRANSPORT, KEY_DTYPE, KEY_COMBINE_DTYPE, KEY_WEIGHTS, KEY_SEED, KEY_AGAINST,
+    KEY_SKEW, KEY_ROUTER, KEY_TRANSPORT, KEY_DTYPE, KEY_COMBINE_DTYPE, KEY_WEIGHTS, KEY_SEED, KEY_AGAINST, KEY_PLACEMENT, KEY_PLACEMENT_POLICY,
+    KEY_PLACEMENT_LAYER,
     KEY_JSON
 };
 
@@ -31,8 +33,8 @@ struct given {
     bool list;
     const char *sets[MAX_SETS];
     int num_sets;
-    int64_t ep, world, ranks_per_node, nodes, tokens, seed;
-    const char *skew, *router, *transport, *dtype, *combine_dtype, *weights, *against, *json;
+    int64_t ep, world, ranks_per_node, nodes, tokens, seed, placement_layer;
+    const char *placement, *placement_policy, *skew, *router, *transport, *dtype, *combine_dtype, *weights, *against, *json;
 };
 
 /* clang-format off */
@@ -48,6 +50,9 @@ static const struct argp_option options[] = {
     {"tokens", KEY_TOKENS, "N", 0, "Tokens per rank (default 4096)", 2},
     {"skew", KEY_SKEW, "SKEW", 0, "Popularity of experts: uniform, zipf:S, counts:FILE, ... (default uniform)", 2},
     {"router", KEY_ROUTER, "NAME", 0, "Group-limited router, or none: by the skew alone (default: the model's, where it has groups)", 2},
+    {"placement", KEY_PLACEMENT, "FILE", 0, "Experts on a group's ranks as FILE says (epbench place; default: in order)", 2},
+    {"placement-policy", KEY_PLACEMENT_POLICY, "NAME", 0, "of epbench place --json", 2},
+    {"placement-layer", KEY_PLACEMENT_LAYER, "N", 0, "of a file with several layers", 2},
     {"transport", KEY_TRANSPORT, "NAME", 0, "alltoallv, pairwise, shm, alltoallv-dedup, hier, allgather (default alltoallv)", 2},
     {"dtype", KEY_DTYPE, "TYPE", 0, "Of dispatched rows: fp32, bf16, fp8 (default bf16)", 2},
     {"combine-dtype", KEY_COMBINE_DTYPE, "TYPE", 0, "Of combined rows (default: --dtype, bf16 when that is fp8)", 2},
@@ -72,10 +77,11 @@ static error_t parse_number(int key, const char *text, struct given *g)
         {KEY_NODES, "--nodes", MAX_WORLD, &g->nodes},
         {KEY_TOKENS, "--tokens", 1 << 24, &g->tokens},
         {KEY_SEED, "--seed", INT64_MAX, &g->seed},
+        {KEY_PLACEMENT_LAYER, "--placement-layer", INT32_MAX, &g->placement_layer},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (numbers[i].key == key) {
-            return ep_parse_i64(text, numbers[i].what, key == KEY_SEED ? 0 : 1, numbers[i].max,
+            return ep_parse_i64(text, numbers[i].what, key == KEY_SEED || key == KEY_PLACEMENT_LAYER ? 0 : 1, numbers[i].max,
                                 numbers[i].value) == EP_OK ? 0 : EINVAL;
         }
     }
@@ -90,6 +96,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case KEY_MACHINE: g->machines = text; return 0;
     case KEY_LIST: g->list = true; return 0;
     case KEY_SKEW: g->skew = text; return 0;
+    case KEY_PLACEMENT: g->placement = text; return 0;
+    case KEY_PLACEMENT_POLICY: g->placement_policy = text; return 0;
     case KEY_ROUTER: g->router = text; return 0;
     case KEY_TRANSPORT: g->transport = text; return 0;
     case KEY_DTYPE: g->dtype = text; return 0;
@@ -181,6 +189,7 @@ static enum ep_status apply_set(const char *text, struct ep_known_machine *m)
 
 /* What the answers borrow from. */
 struct session {
+    struct ep_placement placement;
     struct ep_models *models;
     struct ep_model model;
     struct ep_skew *skew;
@@ -245,6 +254,17 @@ static enum ep_status make_question(const struct given *g, struct session *s, st
         EP_TRY(ep_weight_type_parse(g->weights, "--weights", &q->weights));
     }
     EP_TRY(choose_router(g, s, &q->router));
+    if (g->placement != NULL) {
+        const struct ep_place_choice choice = {.layer = g->placement_layer,
+                                               .policy = g->placement_policy,
+                                               .num_ranks = g->ep,
+                                               .num_experts = s->model.num_experts};
+        EP_TRY(ep_place_map_load(g->placement, &choice, &s->placement));
+        q->placement = &s->placement;
+    } else if (g->placement_policy != NULL || g->placement_layer >= 0) {
+        EP_TRY(ep_error_set(EP_EINVAL, "%s says which of a file: --placement FILE is missing",
+                            g->placement_policy != NULL ? "--placement-policy" : "--placement-layer"));
+    }
 out:
     return status;
 }
@@ -347,6 +367,7 @@ static void session_fini(struct session *s)
     ep_catalogue_destroy(s->catalogue);
     ep_skew_destroy(s->skew);
     ep_models_destroy(s->models);
+    ep_placement_fini(&s->placement);
 }
 
 enum ep_status ep_cmd_predict(int argc, char **argv)
@@ -357,7 +378,7 @@ enum ep_status ep_cmd_predict(int argc, char **argv)
         "Predict the time of one MoE layer on a machine: phases, what binds, memory, and what would make it faster.",
         children, NULL, NULL};
     enum ep_status status;
-    struct given g = {.model = EP_MODEL_OPTIONS_NONE, .seed = 1};
+    struct given g = {.model = EP_MODEL_OPTIONS_NONE, .seed = 1, .placement_layer = -1};
     struct session s = {0};
     struct ep_list names = {0};
     struct ep_predict_question question;

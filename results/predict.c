@@ -422,12 +422,22 @@ static void sum_up(struct ep_prediction *p)
     find_binding(p);
 }
 
+/* Experts, or replicas, of the rank that has most. */
+static enum ep_status count_local(const struct ep_predict_question *q, int64_t *local)
+{
+    if (q->placement != NULL) {
+        *local = q->placement->max_local;
+        return EP_OK;
+    }
+    return ep_model_max_local_experts(q->model, q->ep, local);
+}
+
 static enum ep_status find_memory(const struct ep_predict_question *q, const struct ep_expect *e,
                                   struct ep_prediction *p)
 {
     struct ep_model_params params;
     int64_t local = 0;
-    const enum ep_status status = ep_model_max_local_experts(q->model, q->ep, &local);
+    const enum ep_status status = count_local(q, &local);
     if (status != EP_OK) {
         return status;
     }
@@ -475,6 +485,7 @@ enum ep_status ep_predict(const struct ep_predict_question *q, struct ep_predict
                                             .num_experts = q->model->num_experts,
                                             .top_k = q->model->top_k,
                                             .router = q->router,
+                                            .placement = q->placement,
                                             .num_ranks = q->ep,
                                             .ranks_per_node = per_node,
                                             .seed = q->seed};
@@ -491,7 +502,7 @@ enum ep_status ep_predict(const struct ep_predict_question *q, struct ep_predict
     p.copies_max = (double)q->tokens * (double)q->ep * largest(e.copies, 0, e.num_ranks);
     p.imbalance = p.copies_max / ((double)q->tokens * (double)q->model->top_k);
     int64_t local = 0;
-    EP_TRY(ep_model_max_local_experts(q->model, q->ep, &local));
+    EP_TRY(count_local(q, &local));
     const double rows_out = (double)q->tokens * (double)q->model->top_k;
     predict_move(q, &e, &l, "dispatch", q->dtype, per_node, &p);
     copy_on_fitted(q, EP_COMPUTE_PERMUTE, q->dtype, "dispatch", rows_out, p.copies_max, &p);

@@ -27,6 +27,7 @@ struct ep_predict_question {
     const struct ep_model *model;
     const struct ep_skew *skew;
     const char *router;     /* group-limited router of the model; NULL = by the skew alone */
+    const struct ep_placement *placement; /* of the experts on a group's ranks; NULL = contiguous */
     int64_t ep;             /* ranks of one expert-parallel group */
     int64_t world;          /* all ranks, a multiple of ep: world / ep groups side by side */
     int64_t ranks_per_node; /* 0 = the machine's */

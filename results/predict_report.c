@@ -101,7 +101,7 @@ enum ep_status ep_predict_changes(const struct ep_predict_answer *answer,
             EP_TRY(try_change(answer, &q, text, changes, num));
         }
     }
-    if (answer->question.ep % 2 == 0) {
+    if (answer->question.ep % 2 == 0 && answer->question.placement == NULL) {
         struct ep_predict_question q = answer->question;
         char text[96];
         q.ep /= 2;
@@ -112,6 +112,7 @@ enum ep_status ep_predict_changes(const struct ep_predict_answer *answer,
         struct ep_predict_question q = answer->question;
         EP_TRY(ep_skew_create("uniform", &even));
         q.skew = even;
+        q.placement = NULL;
         EP_TRY(try_change(answer, &q, "an even load (what a perfect placement would give)", changes, num));
     }
     qsort(changes, (size_t)*num, sizeof *changes, compare_changes);

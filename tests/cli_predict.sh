@@ -56,6 +56,19 @@ sed -n 2p rank | grep -q '^gb200' # the faster one first
 grep -q '12.9 against 69 1e9 parameters work on a token: 5.35 x less' dense
 grep -q 'claimed .*6x faster' dense
 
+# Experts where a file says: one more replica per rank evens the load out.
+"$EPBENCH" place --skew zipf:1.2 --experts 8 --top-k 2 --ranks 4 --replicas 12 --policy eplb,contiguous --json place.json >/dev/null
+imbalance() {
+    "$EPBENCH" predict --machine h100-nvl8-ib400 --model mixtral-8x7b --ep 4 --skew zipf:1.2 "$@" --json i.json >/dev/null
+    number i.json imbalance
+}
+near "$(imbalance --placement place.json --placement-policy eplb)" 1 0.05
+near "$(imbalance)" 1.786 0.01
+fails 2 "must leave one" "$EPBENCH" predict --machine h100-nvl8-ib400 --model mixtral-8x7b --ep 4 --placement place.json
+fails 2 "is for 4 ranks" "$EPBENCH" predict --machine h100-nvl8-ib400 --model mixtral-8x7b --ep 8 --placement place.json \
+    --placement-policy eplb
+fails 2 "--placement FILE is missing" "$EPBENCH" predict --machine h100-nvl8-ib400 --model mixtral-8x7b --ep 4 --placement-policy eplb
+
 # A fitted machine: planted 23 us + H_rank / 8 GB/s, 4 ranks. Uniform, top-2 of 8 experts on 4 ranks: 0.5 copies to each rank;
 # 640 tokens x 8192 B x 1.5 = 7.864 MB: 1.006 ms, with an interval around it.
 "$make_run" run noise=0.02

@@ -45,6 +45,72 @@ static void test_uniform(void **state)
     ep_expect_fini(&e);
 }
 
+static struct ep_expect expect_placed(const char *skew_text, const struct ep_placement *placement,
+                                      int64_t top_k, int64_t ranks_per_node)
+{
+    struct ep_skew *skew;
+    struct ep_expect expect;
+    CHECK_OK(ep_skew_create(skew_text, &skew));
+    const struct ep_expect_config config = {
+        .skew = skew, .num_experts = placement->num_experts, .top_k = top_k, .placement = placement,
+        .num_ranks = placement->num_ranks, .ranks_per_node = ranks_per_node, .seed = 1};
+    CHECK_OK(ep_expect_init(&config, &expect));
+    ep_skew_destroy(skew);
+    return expect;
+}
+
+static void test_placed(void **state)
+{
+    (void)state;
+    struct ep_placement placement;
+    /* in order, said expert by expert: as without a placement */
+    const int32_t in_order[] = {0, 0, 1, 1, 2, 2, 3, 3};
+    CHECK_OK(ep_placement_init_list(in_order, 8, 4, &placement));
+    struct ep_expect a = expect_placed("zipf:1.0", &placement, 2, 2);
+    struct ep_expect b = expect_of("zipf:1.0", 8, 2, NULL, 4, 2);
+    for (int r = 0; r < 4; r++) {
+        CHECK_NEAR(a.copies[r], b.copies[r], 1e-12);
+        CHECK_NEAR(a.ranks[r], b.ranks[r], 1e-12);
+        CHECK_NEAR(a.nodes[r / 2], b.nodes[r / 2], 1e-12);
+    }
+    assert_int_equal(a.num_drawn, 0);
+    ep_expect_fini(&a);
+    ep_expect_fini(&b);
+    ep_placement_fini(&placement);
+
+    /* Uniform, top-2 of 4; rank 0 has three experts, rank 1 one, rank 2 none: a token misses rank 0 never
+     * (one other expert is not enough for two), reaches rank 1 with 2/4, copies are 3/2, 1/2 and 0. */
+    const int32_t uneven[] = {0, 1, 0, 0};
+    CHECK_OK(ep_placement_init_list(uneven, 4, 3, &placement));
+    a = expect_placed("uniform", &placement, 2, 3);
+    CHECK_NEAR(a.ranks[0], 1, 1e-12);
+    CHECK_NEAR(a.ranks[1], 0.5, 1e-12);
+    CHECK_NEAR(a.ranks[2], 0, 0);
+    CHECK_NEAR(a.copies[0], 1.5, 1e-12);
+    CHECK_NEAR(a.nodes[0], 1, 1e-12);
+    ep_expect_fini(&a);
+    ep_placement_fini(&placement);
+
+    /* Expert 0 on both ranks, expert 1 on rank 1; top-1: of 16384 tokens from sources in turn rank 0 gets a
+     * quarter (standard error 0.34 %) */
+    CHECK_OK(ep_placement_init_slots((int32_t[]){0, 0, 1}, (int32_t[]){0, 1, 1}, 3, 2, 2, &placement));
+    a = expect_placed("uniform", &placement, 1, 1);
+    assert_true(a.num_drawn > 0);
+    CHECK_NEAR(a.copies[0], 0.25, 0.02);
+    CHECK_NEAR(a.copies[0] + a.copies[1], 1, 1e-9);
+    ep_expect_fini(&a);
+
+    /* of another shape */
+    struct ep_skew *skew;
+    CHECK_OK(ep_skew_create("uniform", &skew));
+    const struct ep_expect_config other = {.skew = skew, .num_experts = 3, .top_k = 1,
+                                           .placement = &placement, .num_ranks = 2,
+                                           .ranks_per_node = 1};
+    CHECK_FAILS(ep_expect_init(&other, &a), EP_EINVAL, "2 experts on 2 ranks; 3 on 2");
+    ep_skew_destroy(skew);
+    ep_placement_fini(&placement);
+}
+
 /* Chances against the frequencies of 20,000 drawn tokens: 5 standard errors, at most 0.018. */
 static void check_drawn(const char *skew_text, int64_t experts, int64_t top_k, int64_t ranks,
                         int64_t ranks_per_node)
@@ -135,7 +201,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uniform), cmocka_unit_test(test_against_draws),
+        cmocka_unit_test(test_uniform), cmocka_unit_test(test_placed), cmocka_unit_test(test_against_draws),
         cmocka_unit_test(test_group_limited), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
