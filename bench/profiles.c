@@ -6,6 +6,8 @@
 
 /* One hot rank first, one elsewhere: a schedule that begins at rank 0 treats them unlike. */
 #define SKEWS "uniform,zipf:0.6,zipf:1.0,hot:2@1,hot:4,trace:sample"
+/* One rank alone can have all of these. Six, so that whole skews can be held out. */
+#define LAYER_SKEWS "uniform,zipf:0.6,zipf:1.0,zipf:1.4,khot:1:0.5,khot:1:0.9"
 
 static const struct ep_profile profiles[] = {
     {
@@ -49,9 +51,9 @@ static const struct ep_profile profiles[] = {
                  {.tokens = "1,4,16,64,128", .hidden = "2048", .experts = "64", .top_k = "2,8",
                   .skew = SKEWS, .transport = "alltoallv,alltoallv-dedup", .num_visits = 3,
                   .warmup = 10, .case_s = 0.5, .budget_s = 120, .quiet = true}},
-        .layer = {.comm = {.tokens = "16,256,1024", .hidden = "2048", .experts = "16", .top_k = "2",
-                           .skew = "uniform,zipf:1.0,khot:1:0.9", .num_visits = 3, .warmup = 3,
-                           .case_s = 3, .budget_s = 90},
+        .layer = {.comm = {.tokens = "16,64,256,1024", .hidden = "2048", .experts = "16", .top_k = "2",
+                           .skew = LAYER_SKEWS, .num_visits = 2, .warmup = 3, .case_s = 1.5,
+                           .budget_s = 90},
                   .ffn = 1408},
     },
     {
@@ -69,9 +71,9 @@ static const struct ep_profile profiles[] = {
                   .top_k = "2,8", .skew = SKEWS, .transport = "alltoall,alltoallv,alltoallv-dedup",
                   .num_visits = 4, .warmup = 10, .case_s = 1, .budget_s = 1200, .quiet = true}},
         .layer = {.comm = {.tokens = "1,16,64,256,1024,4096", .hidden = "2048", .experts = "64",
-                           .top_k = "2,8", .skew = "uniform,zipf:1.0,khot:1:0.9,trace:sample",
+                           .top_k = "2,8", .skew = LAYER_SKEWS ",trace:sample",
                            .transport = "alltoallv,alltoallv-dedup", .num_visits = 3, .warmup = 3,
-                           .case_s = 6, .budget_s = 1200},
+                           .case_s = 2.4, .budget_s = 1200},
                   .ffn = 1408, .shared_ffn = 2816},
     },
 };
