@@ -204,9 +204,24 @@ static struct ep_work_piece ffn_piece(const struct ep_ffn_shape *shape, int64_t 
                                          ep_ffn_bytes(shape, 1, num_rows)};
 }
 
-/* Pieces of phase `phase` on a rank; returns how many, at most room.
- * Rows that are copied are those of tokens before dispatch's exchange and after combine's, else those of
- * experts; read once and written once. */
+/* Whether rows (or their gradients) are where experts are, before phase `phase`. */
+static bool are_at_experts(const struct ep_record *r, int64_t phase)
+{
+    bool at_experts = false;
+    for (int64_t p = 0; p < phase; p++) {
+        const char *name = r->phases.items[p].name;
+        const bool is_dispatch = strstr(name, "dispatch-") != NULL;
+        const bool is_combine = strstr(name, "combine-") != NULL;
+        if (r->phases.items[p].rank_wait_s.num > 0 && strstr(name, "counts") == NULL &&
+            (is_dispatch || is_combine)) {
+            at_experts = is_dispatch;
+        }
+    }
+    return at_experts;
+}
+
+/* Pieces of phase `phase` on a rank; returns how many, at most room. Rows that are copied are those of tokens
+ * or those of experts, wherever they are then; read once and written once. */
 static int64_t list_pieces(const struct ep_record *r, int64_t phase, int64_t rank, int64_t room,
                            struct ep_work_piece *pieces)
 {
@@ -215,8 +230,7 @@ static int64_t list_pieces(const struct ep_record *r, int64_t phase, int64_t ran
     const char *step = back ? name + 5 : name;
     const int64_t tokens = rank_tokens(r, rank);
     const int64_t *rows = rank_expert_rows(r, rank);
-    const double row_bytes = (double)r->hidden * 4;
-    int64_t num = 0, arrived = 0, exchanges = 0;
+    int64_t num = 0, arrived = 0;
     for (int64_t e = 0; e < r->rank_experts.items[rank]; e++) {
         arrived += rows[e];
     }
@@ -239,18 +253,10 @@ static int64_t list_pieces(const struct ep_record *r, int64_t phase, int64_t ran
         }
         return num;
     }
-    for (int64_t p = 0; p < phase; p++) {
-        exchanges += strstr(r->phases.items[p].name, "dispatch-") != NULL &&
-                     strstr(r->phases.items[p].name, "counts") == NULL &&
-                     r->phases.items[p].rank_wait_s.num > 0;
-        exchanges -= strstr(r->phases.items[p].name, "combine-") != NULL &&
-                     r->phases.items[p].rank_wait_s.num > 0;
-    }
-    const bool is_expert_side = exchanges > 0;
     const bool is_copies = strncmp(step, "dispatch", 8) == 0 || strncmp(step, "combine", 7) == 0;
-    const double num_rows = is_expert_side ? (double)arrived
-                                           : (double)(tokens * (is_copies ? r->top_k : 1));
-    pieces[0] = (struct ep_work_piece){1, 0, 2 * num_rows * row_bytes};
+    const int64_t num_rows =
+        are_at_experts(r, phase) ? arrived : tokens * (is_copies ? r->top_k : 1);
+    pieces[0] = (struct ep_work_piece){1, 0, 2 * (double)(num_rows * r->row_bytes)};
     return num_rows > 0 ? 1 : 0;
 }
 
@@ -339,8 +345,6 @@ static enum ep_status fit_exchange(const struct ep_layer_group *g, const struct 
 {
     enum ep_status status = EP_OK;
     struct ep_records synthetic = {0};
-    struct ep_fit_options without = *options;
-    without.num_bootstraps = 0;
     const int64_t room = g->whole->num_cases * v->most;
     synthetic.items = calloc((size_t)room + 1, sizeof *synthetic.items);
     if (synthetic.items == NULL) {
@@ -361,7 +365,7 @@ static enum ep_status fit_exchange(const struct ep_layer_group *g, const struct 
     EP_ASSERT(made->exchange.num_groups == 1 &&
               made->exchange.groups[0].num_cases == g->whole->num_cases);
     made->exchange.groups[0].peak_bytes_per_s = NAN;
-    EP_TRY(ep_fit_group_rungs(&made->exchange.groups[0], &without));
+    EP_TRY(ep_fit_group_rungs(&made->exchange.groups[0], options));
     const struct ep_fit_rung *rung = best_rung(&made->exchange.groups[0]);
     made->fitted_s = rung != NULL ? rung->fitted_s : NULL;
     made->held_out_s = rung != NULL ? rung->held_out_s : NULL;
@@ -509,6 +513,8 @@ enum ep_status ep_layer_fit_records(const struct ep_records *records,
                                     const struct ep_fit_options *options, struct ep_layer_fit *fit)
 {
     enum ep_status status = EP_OK;
+    struct ep_fit_options without = *options; /* only times are needed of parts */
+    without.num_bootstraps = 0;
     *fit = (struct ep_layer_fit){0};
     EP_TRY(make_wholes(records, fit));
     fit->groups = calloc((size_t)fit->wholes.num_groups + 1, sizeof *fit->groups);
@@ -516,7 +522,7 @@ enum ep_status ep_layer_fit_records(const struct ep_records *records,
         EP_TRY(ep_error_set(EP_ENOMEM, "no memory for layers"));
     }
     for (int64_t i = 0; i < fit->wholes.num_groups; i++) {
-        EP_TRY(fit_group(records, options, &fit->wholes.groups[i], fit));
+        EP_TRY(fit_group(records, &without, &fit->wholes.groups[i], fit));
     }
 out:
     if (status != EP_OK) {
