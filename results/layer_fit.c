@@ -469,6 +469,52 @@ out:
     return status;
 }
 
+/* A part's time on a case (and rank) of another group. */
+static double part_time(const struct ep_layer_part *part, const struct ep_layer_part *fresh, int64_t at)
+{
+    const struct ep_fit_rung *rung = part->is_exchange ? best_rung(&part->exchange.groups[0]) : NULL;
+    if (!part->is_exchange) {
+        return ep_roofline_time(part->part.form, part->part.coefficients, &fresh->part.cases[at].work);
+    }
+    return rung == NULL ? NAN
+                        : ep_rung_predict(&rung->form, &fresh->exchange.groups[0].cases[at].model,
+                                          rung->coefficients);
+}
+
+enum ep_status ep_layer_fit_predict(const struct ep_layer_group *group,
+                                    const struct ep_layer_group *fresh, double *predicted_s)
+{
+    enum ep_status status = EP_OK;
+    const int64_t ranks = group->num_ranks, num_parts = group->num_parts;
+    bool *is_exchange = calloc((size_t)num_parts + 1, sizeof *is_exchange);
+    double *part_s = calloc((size_t)(num_parts * ranks) + 1, sizeof *part_s);
+    if (is_exchange == NULL || part_s == NULL) {
+        EP_TRY(ep_error_set(EP_ENOMEM, "no memory for layers"));
+    }
+    bool same = fresh->num_ranks == ranks && fresh->num_parts == num_parts;
+    for (int64_t p = 0; p < num_parts && same; p++) {
+        is_exchange[p] = group->parts[p].is_exchange;
+        same = strcmp(group->parts[p].name, fresh->parts[p].name) == 0 &&
+               fresh->parts[p].is_exchange == is_exchange[p];
+    }
+    if (!same) {
+        EP_TRY(ep_error_set(EP_EINVAL, "%s: the two runs have other phases", group->name));
+    }
+    for (int64_t c = 0; c < fresh->whole->num_cases; c++) {
+        for (int64_t p = 0; p < num_parts; p++) {
+            for (int64_t r = 0; r < ranks; r++) {
+                part_s[p * ranks + r] = part_time(&group->parts[p], &fresh->parts[p],
+                                                  is_exchange[p] ? c : c * ranks + r);
+            }
+        }
+        predicted_s[c] = ep_layer_compose(is_exchange, part_s, num_parts, ranks);
+    }
+out:
+    free(is_exchange);
+    free(part_s);
+    return status;
+}
+
 static enum ep_status fit_group(const struct ep_records *records,
                                 const struct ep_fit_options *options, struct ep_fit_group *whole,
                                 struct ep_layer_fit *fit)

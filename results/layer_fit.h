@@ -51,6 +51,14 @@ EP_MUST_CHECK enum ep_status ep_layer_fit_records(const struct ep_records *recor
                                                   struct ep_layer_fit *fit);
 void ep_layer_fit_fini(struct ep_layer_fit *fit);
 
+/** Times of another run's cases by the parts of `group`.
+ *  fresh        a group of the same name, fitted to that run (its work is taken, not its coefficients)
+ *  predicted_s  [fresh->whole->num_cases] written; NaN where a rung needs what a case lacks
+ *  Returns EP_EINVAL where the phases are others; EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_layer_fit_predict(const struct ep_layer_group *group,
+                                                  const struct ep_layer_group *fresh,
+                                                  double *predicted_s);
+
 /** Times of a layer whose phases take part_s: the latest rank at the end, s.
  *  is_exchange  [num_parts]
  *  part_s       [num_parts][num_ranks] s; of an exchange the first of the line counts */

@@ -308,6 +308,27 @@ static void test_layer(void **state)
     assert_int_equal(json_array_size(json_object_get(layer, "parts")), 4);
     json_decref(machine);
     json_decref(compute);
+
+    /* another run, of twice the tokens, by the parts of this one */
+    struct ep_record others[NUM_SKEWS * NUM_TOKENS];
+    const struct ep_records other = {.items = others, .num = NUM_SKEWS * NUM_TOKENS};
+    struct ep_layer_fit fresh;
+    double predicted_s[NUM_SKEWS * NUM_TOKENS];
+    for (int i = 0; i < other.num; i++) {
+        fill_layer(&others[i], i / NUM_TOKENS, 40 << 2 * (i % NUM_TOKENS));
+    }
+    CHECK_OK(ep_layer_fit_records(&other, &options, &fresh));
+    CHECK_OK(ep_layer_fit_predict(g, &fresh.groups[0], predicted_s));
+    for (int i = 0; i < other.num; i++) {
+        const double time_s = fresh.groups[0].whole->cases[i].time_s;
+        CHECK_NEAR(predicted_s[i], time_s, 1e-2 * time_s);
+    }
+    strcpy(fresh.groups[0].parts[0].name, "other");
+    CHECK_FAILS(ep_layer_fit_predict(g, &fresh.groups[0], predicted_s), EP_EINVAL, "other phases");
+    ep_layer_fit_fini(&fresh);
+    for (int i = 0; i < other.num; i++) {
+        ep_record_fini(&others[i]);
+    }
     ep_parts_fini(&parts);
 
     /* records of an older program name no rows of experts: said, not guessed */
