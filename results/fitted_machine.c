@@ -46,6 +46,7 @@ static enum ep_status read_coefficients(const json_t *entry, const char *where,
                                         struct ep_fitted_group *group)
 {
     const json_t *array = NULL;
+    double sum = 0;
     const enum ep_status status = get_array(entry, "coefficients", where, &array);
     if (status != EP_OK) {
         return status;
@@ -63,8 +64,25 @@ static enum ep_status read_coefficients(const json_t *entry, const char *where,
                                 "1e-30 to 1e6", where, j, group->rung->name);
         }
         group->coefficients[j] = json_number_value(value);
+        sum += group->coefficients[j];
+    }
+    if (sum == 0) {
+        return ep_error_set(EP_EINVAL, "%s: 'coefficients' of %s are all 0: no time", where,
+                            group->rung->name);
     }
     return EP_OK;
+}
+
+/* Relative; absent where too few cases were held out. */
+static enum ep_status read_half_width(const json_t *object, const char *where, double *half_width)
+{
+    const enum ep_status status =
+        ep_json_get_f64_or_nan(object, "prediction_half_width", where, half_width);
+    if (status == EP_OK && !isnan(*half_width) && !(*half_width >= 0 && *half_width <= 1e3)) {
+        return ep_error_set(EP_EINVAL, "%s: prediction_half_width %g; a share of the time, 0.1 for "
+                            "+-10 %%, was expected", where, *half_width);
+    }
+    return status;
 }
 
 /* Sizes between which bandwidths change, ascending; none in files that know one bandwidth. */
@@ -97,6 +115,11 @@ static enum ep_status read_range(const json_t *object, const char *where,
     for (int f = 0; f < EP_NUM_FEATURES && status == EP_OK; f++) {
         const char *name = ep_model_feature_name((enum ep_model_feature)f);
         const json_t *range = json_object_get(ranges, name);
+        group->min[f] = 0;
+        group->max[f] = HUGE_VAL;
+        if (range == NULL && json_is_object(ranges)) {
+            continue; /* a feature that this file's program did not know */
+        }
         char place[640];
         snprintf(place, sizeof place, "%s: valid_range of '%s'", where, name);
         status = ep_json_get_f64(range, "min", place, 0, HUGE_VAL, &group->min[f]);
@@ -128,14 +151,15 @@ static enum ep_status read_group(const json_t *object, const json_t *rungs, cons
     }
     EP_TRY(read_anchors(entry, where, group));
     EP_TRY(read_coefficients(entry, where, group));
-    EP_TRY(ep_json_get_f64_or_nan(entry, "prediction_half_width", where, &group->half_width));
+    EP_TRY(read_half_width(entry, where, &group->half_width));
     EP_TRY(read_range(object, where, group));
 out:
     return status;
 }
 
 /* One of compute's parts of a type; absent ones keep the name NULL. */
-static enum ep_status read_part(const json_t *object, const char *where, struct ep_fitted_part *part)
+static enum ep_status read_part(const json_t *object, const char *where, enum ep_compute_use use,
+                                struct ep_fitted_part *part)
 {
     enum ep_status status = EP_OK;
     const char *form = NULL;
@@ -161,7 +185,11 @@ static enum ep_status read_part(const json_t *object, const char *where, struct 
                                 EP_ROOFLINE_NUM));
         }
     }
-    EP_TRY(ep_json_get_f64_or_nan(object, "prediction_half_width", where, &part->half_width));
+    if (part->coefficients[use == EP_COMPUTE_EXPERTS ? EP_ROOFLINE_FLOP : EP_ROOFLINE_BYTE] == 0) {
+        EP_TRY(ep_error_set(EP_EINVAL, "%s: coefficient %d is 0: no rate", where,
+                            use == EP_COMPUTE_EXPERTS ? EP_ROOFLINE_FLOP : EP_ROOFLINE_BYTE));
+    }
+    EP_TRY(read_half_width(object, where, &part->half_width));
     EP_TRY(ep_json_get_string(object, "part", where, &part->name));
 out:
     return status;
@@ -180,7 +208,7 @@ static enum ep_status read_parts(const json_t *compute, const char *path,
             char where[512];
             snprintf(where, sizeof where, "%s: compute.%s.%s", path, key, dtype);
             if (object != NULL) {
-                EP_TRY(read_part(object, where, &machine->parts[use][t]));
+                EP_TRY(read_part(object, where, (enum ep_compute_use)use, &machine->parts[use][t]));
             }
         }
     }

@@ -123,6 +123,18 @@ damage 's/"coefficients": \[$/"coefficients": [-1,/' "bad.json: groups["
 damage 's/"read_bytes_per_s": .*/"read_bytes_per_s": 1e300,/' "is no rate"
 with_part "$(printf '%s' "$part" | sed 's/longer/larger/')" >bad.json
 fails 2 "longer or both" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
+damage 's/"prediction_half_width": [0-9][-0-9.e]*/"prediction_half_width": 1e300/' "was expected"
+damage 's/"prediction_half_width": [0-9][-0-9.e]*/"prediction_half_width": -1/' "was expected"
+damage 's/"h_rank_bytes": {/"h_rank_bytes": {"min": 9e9, /' "is not valid JSON" # twice in one object
+with_part "$(printf '%s' "$part" | sed 's/1e-11/0/')" >bad.json
+fails 2 "no rate" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
+# A file of before a feature was known is read.
+awk '/"step_sum_bytes": {/ { skip = 4 } skip-- > 0 { next } { print }' run/machine.json >older.json
+if grep -q '"step_sum_bytes"' older.json; then
+    echo "the feature was not taken out"
+    exit 1
+fi
+"$EPBENCH" predict --machine ./older.json --model mixtral-8x7b --ep 4 >/dev/null
 with_part "$(printf '%s' "$part" | sed 's/1e-11/-1/')" >bad.json
 fails 2 "compute.experts.bf16" "$EPBENCH" predict --machine ./bad.json --model mixtral-8x7b --ep 4
 head -c 3000 run/machine.json >bad.json
