@@ -6,6 +6,7 @@
 #include "results/fit_anchors.h"
 #include "results/fit_parameters.h"
 #include "results/fit_score.h"
+#include "results/robust.h"
 
 #include <gsl/gsl_errno.h>
 #include <inttypes.h>
@@ -39,7 +40,7 @@ out:
     return status;
 }
 
-static enum ep_status fit_rung(const struct ep_fit_group *g, const struct ep_fit_design *design,
+static enum ep_status fit_rung(const struct ep_fit_group *g, struct ep_fit_design *design,
                                const struct ep_fit_options *options, struct ep_fit_rung *r)
 {
     enum ep_status status = EP_OK;
@@ -57,6 +58,7 @@ static enum ep_status fit_rung(const struct ep_fit_group *g, const struct ep_fit
         r->held_out_s[i] = NAN;
     }
     EP_TRY(ep_fit_subset(design, all, coefficients, NULL));
+    ep_fit_design_set_start(design, coefficients);
     EP_TRY(ep_fit_design_predict(design, coefficients, r->fitted_s));
     for (int64_t i = 0; i < g->num_cases; i++) {
         scale[i] = fmax(r->fitted_s[i], 1e-3 * g->cases[i].time_s);

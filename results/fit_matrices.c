@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,9 +49,63 @@ static int32_t node_of(const struct ep_record *r, int64_t rank)
     return (int32_t)(spread ? rank % r->nodes : rank / r->ranks_per_node);
 }
 
+/* Which lane of which uplink messages take. Records without them, or cut short, have none. */
+static enum ep_status fill_lanes(const struct ep_record *r, struct ep_model_matrix *m)
+{
+    const int64_t num_nodes = m->num_nodes;
+    if (r->switch_lanes.num == 0 || r->node_switch.num != num_nodes || r->node_position.num != num_nodes) {
+        return EP_OK;
+    }
+    m->first_lane = calloc((size_t)num_nodes, sizeof *m->first_lane);
+    m->lanes = calloc((size_t)num_nodes, sizeof *m->lanes);
+    m->node_position = calloc((size_t)num_nodes, sizeof *m->node_position);
+    if (m->first_lane == NULL || m->lanes == NULL || m->node_position == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for uplinks");
+    }
+    for (int64_t n = 0; n < num_nodes; n++) {
+        m->first_lane[n] = -1;
+        m->node_position[n] = (int32_t)r->node_position.items[n];
+    }
+    for (int64_t i = 0; i < r->switch_lanes.num; i++) {
+        const int64_t lanes = r->switch_lanes.items[i];
+        for (int64_t n = 0; n < num_nodes; n++) {
+            if (r->node_switch.items[n] == i) {
+                m->first_lane[n] = (int32_t)m->num_lanes;
+                m->lanes[n] = (int32_t)lanes;
+            }
+        }
+        m->num_lanes += lanes;
+    }
+    return EP_OK;
+}
+
+static enum ep_status check_lanes(const struct ep_record *r)
+{
+    for (int64_t i = 0; i < r->switch_lanes.num; i++) {
+        if (r->switch_lanes.items[i] < 1 || r->switch_lanes.items[i] > INT16_MAX) {
+            return ep_error_set(EP_EINVAL, "case '%s': switch_lanes: %" PRId64 " links of a switch, 1 to %d were "
+                                "expected", r->case_name, r->switch_lanes.items[i], INT16_MAX);
+        }
+    }
+    for (int64_t i = 0; i < r->node_position.num; i++) {
+        if (r->node_position.items[i] > INT32_MAX) {
+            return ep_error_set(EP_EINVAL, "case '%s': node_position: %" PRId64 " is no place of a node",
+                                r->case_name, r->node_position.items[i]);
+        }
+    }
+    return EP_OK;
+}
+
+static bool meets_by_xor(const struct ep_record *r)
+{
+    return r->exchange_steps != NULL && strcmp(r->exchange_steps, "xor") == 0 &&
+           (r->ranks & (r->ranks - 1)) == 0;
+}
+
 static enum ep_status make_matrix(const struct ep_record *r, const int64_t *rows,
                                   struct ep_model_matrix *m)
 {
+    enum ep_status status = EP_OK;
     const int64_t num = r->ranks;
     const bool transpose = strcmp(r->op, "combine") == 0;
     *m = (struct ep_model_matrix){
@@ -58,10 +113,11 @@ static enum ep_status make_matrix(const struct ep_record *r, const int64_t *rows
         .num_nodes = r->nodes,
         .bytes = calloc((size_t)(num * num), sizeof *m->bytes),
         .rank_node = calloc((size_t)num, sizeof *m->rank_node),
+        .self_bytes = calloc((size_t)num, sizeof *m->self_bytes),
+        .steps = meets_by_xor(r) ? EP_STEP_XOR : EP_STEP_SHIFT,
     };
-    if (m->bytes == NULL || m->rank_node == NULL) {
-        ep_model_matrix_fini(m);
-        return ep_error_set(EP_ENOMEM, "no memory for a message matrix");
+    if (m->bytes == NULL || m->rank_node == NULL || m->self_bytes == NULL) {
+        EP_TRY(ep_error_set(EP_ENOMEM, "no memory for a message matrix"));
     }
     for (int64_t i = 0; i < num; i++) {
         m->rank_node[i] = node_of(r, i);
@@ -69,8 +125,16 @@ static enum ep_status make_matrix(const struct ep_record *r, const int64_t *rows
             const int64_t at = transpose ? j * num + i : i * num + j;
             m->bytes[i * num + j] = i == j ? 0 : (double)rows[at] * (double)r->row_bytes;
         }
+        m->self_bytes[i] = (double)rows[i * num + i] * (double)r->row_bytes;
     }
-    return EP_OK;
+    EP_TRY(check_lanes(r));
+    EP_TRY(fill_lanes(r, m));
+    EP_TRY(ep_model_matrix_list_steps(m, &m->step_list));
+out:
+    if (status != EP_OK) {
+        ep_model_matrix_fini(m);
+    }
+    return status;
 }
 
 /* The largest of what groups of ranks send or receive; group [P], or NULL: each rank alone. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Designs, held-out predictions and bootstrap draws of one rung. */
+/* Fits of one rung, held-out predictions and bootstrap draws. */
 #include "results/fit_rung.h"
 
 #include "base/random.h"
 #include "base/stats.h"
+#include "results/fit_design.h"
+#include "results/robust.h"
 
 #include <gsl/gsl_cdf.h>
 #include <math.h>
@@ -17,262 +19,6 @@ enum { MAX_COLUMNS = EP_RUNG_MAX_COLUMNS, MAX_STARTS = 4 };
 #define SCHEDULE_TOLERANCE 1e-5
 /* A draw only has to be right to far less than the width of an interval. */
 #define DRAW_TOLERANCE 1e-4
-
-/* Column a of x is ratio times column b of y in every row (of `num`). */
-static bool is_proportional(const double *x, int stride_x, const double *y, int stride_y,
-                            int64_t num, double *ratio)
-{
-    double factor = NAN;
-    for (int64_t i = 0; i < num; i++) {
-        const double a = x[i * stride_x];
-        const double b = y[i * stride_y];
-        if (a == 0 && b == 0) {
-            continue;
-        }
-        if (a == 0 || b == 0) {
-            return false;
-        }
-        factor = isnan(factor) ? a / b : factor;
-        if (fabs(a - factor * b) > 1e-9 * fabs(a)) {
-            return false;
-        }
-    }
-    *ratio = factor;
-    return !isnan(factor);
-}
-
-static const struct ep_rung_parameter *parameter_of(const struct ep_rung_form *form, int column)
-{
-    int j = 0;
-    while (column >= form->first_column[j] + form->width[j]) {
-        j++;
-    }
-    return &form->rung->parameters[j];
-}
-
-/* Chains and flows depend on all rates together; times of a schedule may still be one constant. */
-static bool may_join(const struct ep_rung_parameter *p)
-{
-    return p->role != EP_ROLE_SCHEDULE || p->form == EP_PARAMETER_TIME;
-}
-
-/* Columns that are nowhere above 0 are left out. Parameters of one form in proportion are one: at a
- * single P, l + a n. full [num_cases * form->num_columns] */
-static void choose_columns(const double *full, struct ep_fit_design *design)
-{
-    const struct ep_rung_form *form = &design->form;
-    const int width = form->num_columns;
-    for (int j = 0; j < width; j++) {
-        bool there = false;
-        design->merged_into[j] = -1;
-        design->ratio[j] = 1;
-        design->column_of[j] = -1;
-        for (int64_t i = 0; i < design->num_cases && !there; i++) {
-            there = full[i * width + j] > 0;
-        }
-        for (int i = 0; i < j && there && design->merged_into[j] < 0; i++) {
-            double ratio = 0;
-            if (parameter_of(form, i)->form == parameter_of(form, j)->form &&
-                may_join(parameter_of(form, i)) && design->column_of[i] >= 0 &&
-                design->merged_into[i] < 0 &&
-                is_proportional(full + j, width, full + i, width, design->num_cases, &ratio)) {
-                design->merged_into[j] = i;
-                design->ratio[j] = ratio;
-                design->column_of[j] = design->column_of[i];
-            }
-        }
-        if (there && design->merged_into[j] < 0) {
-            design->column_of[j] = design->num_columns++;
-        }
-    }
-}
-
-/* A column by itself: all other coefficients 0, so a port is the slowest and a chain the heaviest. */
-static bool fill_alone(const struct ep_rung_form *form, const struct ep_model_case *c, double *full)
-{
-    double row[MAX_COLUMNS], one[MAX_COLUMNS] = {0};
-    for (int j = 0; j < form->num_columns; j++) {
-        one[j] = 1;
-        if (!ep_rung_row(form, c, one, row)) {
-            return false;
-        }
-        full[j] = row[j];
-        one[j] = 0;
-    }
-    return true;
-}
-
-/* With one port at most and no schedule, rows are what they are. */
-static bool is_linear(const struct ep_fit_design *design)
-{
-    const struct ep_rung_parameter *port = NULL;
-    for (int j = 0; j < design->form.num_columns; j++) {
-        const struct ep_rung_parameter *p = parameter_of(&design->form, j);
-        if (design->column_of[j] < 0 || design->merged_into[j] >= 0 || p->role == EP_ROLE_SUM) {
-            continue;
-        }
-        if (p->role == EP_ROLE_SCHEDULE || (port != NULL && port != p)) {
-            return false;
-        }
-        port = p;
-    }
-    return true;
-}
-
-enum ep_status ep_fit_design_init(const struct ep_rung_form *form, const struct ep_fit_case *cases,
-                                  int64_t num_cases, struct ep_fit_design *design)
-{
-    enum ep_status status = EP_OK;
-    const int width = form->num_columns;
-    struct ep_fit_design made = {.form = *form, .cases = cases, .num_cases = num_cases};
-    double *full = calloc((size_t)(num_cases * width) + 1, sizeof *full);
-    made.rows = calloc((size_t)(num_cases * width) + 1, sizeof *made.rows);
-    made.target_s = calloc((size_t)num_cases + 1, sizeof *made.target_s);
-    if (full == NULL || made.rows == NULL || made.target_s == NULL) {
-        EP_TRY(ep_error_set(EP_ENOMEM, "no memory for a design"));
-    }
-    for (int64_t i = 0; i < num_cases; i++) {
-        made.target_s[i] = cases[i].time_s;
-        if (!fill_alone(form, &cases[i].model, full + i * width)) {
-            EP_TRY(ep_error_set(EP_EINVAL, "case '%s' has no message matrix, which %s needs",
-                                cases[i].case_name, form->rung->name));
-        }
-    }
-    choose_columns(full, &made);
-    made.linear = is_linear(&made);
-    for (int64_t i = 0; i < num_cases; i++) {
-        for (int j = 0; j < width; j++) {
-            if (made.column_of[j] >= 0 && made.merged_into[j] < 0) {
-                made.rows[i * made.num_columns + made.column_of[j]] = full[i * width + j];
-            }
-        }
-    }
-    *design = made;
-out:
-    free(full);
-    if (status != EP_OK) {
-        ep_fit_design_fini(&made);
-    }
-    return status;
-}
-
-void ep_fit_design_fini(struct ep_fit_design *design)
-{
-    free(design->rows);
-    free(design->target_s);
-    *design = (struct ep_fit_design){0};
-}
-
-void ep_fit_design_expand(const struct ep_fit_design *design, const double *coefficients,
-                          double *full)
-{
-    for (int j = 0; j < design->form.num_columns; j++) {
-        const bool own = design->column_of[j] >= 0 && design->merged_into[j] < 0;
-        full[j] = own ? coefficients[design->column_of[j]] : 0;
-    }
-}
-
-/* The row of one case at coefficients; full is these, expanded. */
-static void fill_row(const struct ep_fit_design *design, int64_t i, const double *full, double *row)
-{
-    double wide[MAX_COLUMNS];
-    ep_rung_row(&design->form, &design->cases[i].model, full, wide);
-    for (int j = 0; j < design->form.num_columns; j++) {
-        if (design->column_of[j] >= 0 && design->merged_into[j] < 0) {
-            row[design->column_of[j]] = wide[j];
-        }
-    }
-}
-
-bool ep_fit_design_is_same(const struct ep_fit_design *a, const struct ep_fit_design *b)
-{
-    if (a->num_columns != b->num_columns || !a->linear || !b->linear) {
-        return false;
-    }
-    bool taken[MAX_COLUMNS] = {false};
-    for (int i = 0; i < a->num_columns; i++) {
-        bool found = false;
-        for (int j = 0; j < b->num_columns && !found; j++) {
-            double ratio = 0;
-            if (!taken[j] && is_proportional(a->rows + i, a->num_columns, b->rows + j,
-                                             b->num_columns, a->num_cases, &ratio)) {
-                taken[j] = true;
-                found = true;
-            }
-        }
-        if (!found) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static double dot(const double *a, const double *b, int num)
-{
-    double sum = 0;
-    for (int j = 0; j < num; j++) {
-        sum += a[j] * b[j];
-    }
-    return sum;
-}
-
-enum ep_status ep_fit_design_predict(const struct ep_fit_design *design,
-                                     const double *coefficients, double *times_s)
-{
-    double full[MAX_COLUMNS];
-    ep_fit_design_expand(design, coefficients, full);
-    for (int64_t i = 0; i < design->num_cases; i++) {
-        double row[MAX_COLUMNS];
-        if (design->linear) {
-            memcpy(row, design->rows + i * design->num_columns,
-                   (size_t)design->num_columns * sizeof *row);
-        } else {
-            fill_row(design, i, full, row);
-        }
-        times_s[i] = dot(row, coefficients, design->num_columns);
-        if (!isfinite(times_s[i])) {
-            return ep_error_set(EP_ENOMEM, "no memory to follow messages");
-        }
-    }
-    return EP_OK;
-}
-
-enum ep_status ep_fit_design_rows(const struct ep_fit_design *design, const double *coefficients,
-                                  double **rows, int *num_columns)
-{
-    const int width = design->num_columns;
-    double full[MAX_COLUMNS];
-    double *made = calloc((size_t)(design->num_cases * width) + 1, sizeof *made);
-    bool kept[MAX_COLUMNS] = {false};
-    int num = 0;
-    if (made == NULL) {
-        return ep_error_set(EP_ENOMEM, "no memory for rows");
-    }
-    ep_fit_design_expand(design, coefficients, full);
-    for (int64_t i = 0; i < design->num_cases; i++) {
-        if (design->linear) {
-            memcpy(made + i * width, design->rows + i * width, (size_t)width * sizeof *made);
-        } else {
-            fill_row(design, i, full, made + i * width);
-        }
-        for (int j = 0; j < width; j++) {
-            kept[j] = kept[j] || made[i * width + j] > 0;
-        }
-    }
-    for (int j = 0; j < width; j++) {
-        num += kept[j];
-    }
-    for (int64_t i = 0, to = 0; i < design->num_cases; i++) {
-        for (int j = 0; j < width; j++) {
-            if (kept[j]) {
-                made[to++] = made[i * width + j];
-            }
-        }
-    }
-    *rows = made;
-    *num_columns = num;
-    return EP_OK;
-}
 
 /* Room for a choice of cases and their fit. */
 struct picked {
@@ -320,11 +66,7 @@ static void pick(const struct ep_fit_design *design, int64_t i, struct picked *p
 static void fill_picked_rows(void *context, const double *coefficients, double *rows)
 {
     const struct picked *picked = context;
-    double full[MAX_COLUMNS];
-    ep_fit_design_expand(picked->design, coefficients, full);
-    for (int64_t i = 0; i < picked->num; i++) {
-        fill_row(picked->design, picked->cases[i], full, rows + i * picked->design->num_columns);
-    }
+    ep_fit_design_fill(picked->design, picked->cases, picked->num, coefficients, rows);
 }
 
 static struct ep_robust_problem problem_of(struct picked *picked)
@@ -365,7 +107,7 @@ static void make_start(const struct picked *picked, int which, double *scratch, 
     const struct ep_fit_design *design = picked->design;
     int bandwidths = 0;
     for (int j = 0; j < design->form.num_columns; j++) {
-        const struct ep_rung_parameter *p = parameter_of(&design->form, j);
+        const struct ep_rung_parameter *p = ep_fit_design_parameter(design, j);
         if (design->column_of[j] < 0 || design->merged_into[j] >= 0) {
             continue;
         }
@@ -386,15 +128,18 @@ static double fit_from_starts(struct picked *picked, double *scratch, double *co
     const struct ep_robust_problem problem = problem_of(picked);
     const int width = picked->design->num_columns;
     double least = HUGE_VAL;
-    const bool once = picked->design->linear || picked->design->form.rung->one_start;
+    const struct ep_fit_design *design = picked->design;
+    const bool once = design->linear || design->has_start || design->form.rung->one_start;
     const double tolerance =
-        picked->design->form.rung->follow != NULL ? SCHEDULE_TOLERANCE : TOLERANCE;
+        design->form.rung->follow != NULL ? SCHEDULE_TOLERANCE : TOLERANCE;
     for (int i = 0; i < (once ? 1 : MAX_STARTS); i++) {
         double start[MAX_COLUMNS], found[MAX_COLUMNS];
-        if (!picked->design->linear) {
+        if (design->has_start) {
+            memcpy(start, design->start, sizeof start);
+        } else if (!design->linear) {
             make_start(picked, i, scratch, start);
         }
-        ep_robust_fit(&problem, picked->design->linear ? NULL : start, tolerance, picked->work,
+        ep_robust_fit(&problem, design->linear ? NULL : start, tolerance, picked->work,
                       found);
         const double loss = ep_robust_loss(&problem, picked->work);
         if (loss < least || i == 0) {
@@ -542,16 +287,11 @@ static enum ep_status freeze_schedule(const struct ep_fit_design *design, const 
     if (!design->form.rung->one_start) {
         return EP_OK;
     }
-    const int width = design->num_columns;
-    double full[MAX_COLUMNS];
-    *rows = calloc((size_t)(design->num_cases * width) + 1, sizeof **rows);
+    *rows = calloc((size_t)(design->num_cases * design->num_columns) + 1, sizeof **rows);
     if (*rows == NULL) {
         return ep_error_set(EP_ENOMEM, "no memory for a bootstrap");
     }
-    ep_fit_design_expand(design, start, full);
-    for (int64_t i = 0; i < design->num_cases; i++) {
-        fill_row(design, i, full, *rows + i * width);
-    }
+    ep_fit_design_fill(design, NULL, design->num_cases, start, *rows);
     frozen->rows = *rows;
     frozen->linear = true;
     return EP_OK;

@@ -108,7 +108,27 @@ void ep_model_matrix_fini(struct ep_model_matrix *matrix)
 {
     free(matrix->bytes);
     free(matrix->rank_node);
+    free(matrix->self_bytes);
+    free(matrix->first_lane);
+    free(matrix->lanes);
+    free(matrix->node_position);
+    free(matrix->step_list);
     *matrix = (struct ep_model_matrix){0};
+}
+
+bool ep_model_matrix_lanes(const struct ep_model_matrix *m, int64_t from, int64_t to,
+                           struct ep_model_lanes *lanes)
+{
+    if (m->num_lanes == 0) {
+        return false;
+    }
+    const int32_t a = m->rank_node[from], b = m->rank_node[to];
+    if (m->first_lane[a] == m->first_lane[b]) {
+        return false;
+    }
+    lanes->out = m->first_lane[a] >= 0 ? m->first_lane[a] + m->node_position[b] % m->lanes[a] : -1;
+    lanes->in = m->first_lane[b] >= 0 ? m->first_lane[b] + m->node_position[b] % m->lanes[b] : -1;
+    return true;
 }
 
 /* --- the table ------------------------------------------------------------------------------- */
@@ -180,11 +200,11 @@ static const struct ep_rung rungs[] = {
     },
     {
         .name = "M5s",
-        .formula = "l + a n + a_uplink n_uplink + max(H_rank / b, H_uplink / b_uplink) + (sum over steps of the "
+        .formula = "l + a n_near + a_uplink n_uplink + max(H_rank / b, H_uplink / b_uplink) + (sum over steps of the "
                    "busiest port) / c + copied / C",
         .text = "ranks wait for each other in every step: a linear stand-in for M5",
         .num_parameters = 7,
-        .parameters = {LATENCY, MESSAGE(EP_FEATURE_MESSAGES),
+        .parameters = {LATENCY, MESSAGE(EP_TERM_NEAR_MESSAGES),
                        RATE("b", EP_ROLE_PORT, EP_FEATURE_H_RANK_BYTES, true, "rank"),
                        RATE("c", EP_ROLE_SUM, EP_FEATURE_STEP_PORT_BYTES, false, "steps"), COPY,
                        RATE("b_uplink", EP_ROLE_PORT, EP_FEATURE_UPLINK_BYTES, false, "uplink"),
@@ -194,29 +214,35 @@ static const struct ep_rung rungs[] = {
     },
     {
         .name = "M5",
-        .formula = "longest chain of a pairwise exchange: a + bytes / B per message and level",
-        .text = "in step s rank i sends to i + s, and waits propagate",
-        .num_parameters = 4,
+        .formula = "longest chain of a pairwise exchange: a + max over ports of the step's bytes / B per message",
+        .text = "in each step a rank sends to another one, and waits propagate",
+        .num_parameters = 7,
         .parameters = {{"a_in", "s/message", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE, false,
                         NULL},
                        RATE("B_in", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "node"),
                        {"a_out", "s/message", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE,
                         false, NULL},
-                       RATE("B_out", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "network")},
+                       RATE("B_out", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "network"),
+                       {"a_uplink", "s/message", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE,
+                        false, NULL},
+                       RATE("B_uplink", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "uplink"),
+                       RATE("B_nic", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "nic")},
         .can_be_chosen = true,
         .on_request = true,
         .follow = ep_rung_follow_steps,
     },
     {
         .name = "M6",
-        .formula = "l + a n + all flows at once, max-min fair over the ports of ranks and NICs",
+        .formula = "l + a n + all flows at once, max-min fair over ports of ranks, NICs, uplinks and memory",
         .text = "what binds changes while messages finish",
-        .num_parameters = 4,
+        .num_parameters = 6,
         .parameters = {{"l", "s", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE, false, NULL},
                        {"a", "s/message", EP_PARAMETER_TIME, EP_ROLE_SCHEDULE, EP_TERM_ONE, false,
                         NULL},
                        RATE("c_rank", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "rank"),
-                       RATE("c_nic", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "nic")},
+                       RATE("c_nic", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "nic"),
+                       RATE("c_uplink", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "uplink"),
+                       RATE("c_memory", EP_ROLE_SCHEDULE, EP_TERM_ONE, false, "memory")},
         .can_be_chosen = true,
         .one_start = true,
         .on_request = true,
@@ -279,6 +305,8 @@ static double term_of(int term, const struct ep_model_features *f)
     switch (term) {
     case EP_TERM_ONE: return 1;
     case EP_TERM_PEERS: return f->values[EP_FEATURE_RANKS] - 1;
+    case EP_TERM_NEAR_MESSAGES:
+        return f->values[EP_FEATURE_MESSAGES] - f->values[EP_FEATURE_UPLINK_MESSAGES];
     default: return f->values[term];
     }
 }

@@ -4,6 +4,7 @@
 #define EP_RESULTS_MODEL_H
 
 #include "base/error.h"
+#include "kernels/step_partner.h"
 #include "results/record.h"
 
 #include <stdbool.h>
@@ -37,15 +38,46 @@ const char *ep_model_feature_name(enum ep_model_feature feature);
 EP_MUST_CHECK enum ep_status ep_model_features_of_record(const struct ep_record *record,
                                                          struct ep_model_features *features);
 
+/* One message of a pairwise exchange, with what the ports that it passes carry in its step. */
+struct ep_model_step {
+    double bytes;
+    double nic_bytes;    /* out of its node or into the other, the larger; 0 with one rank per node */
+    double uplink_bytes; /* of the lanes of both uplinks the larger; 0 below one switch */
+    int32_t to;
+    bool inside;  /* its node */
+    bool crosses; /* to another switch */
+};
+
 /** Bytes that each rank sends to each, for rungs that follow single messages (M5, M6). */
 struct ep_model_matrix {
     int64_t num_ranks;
     int64_t num_nodes;
     double *bytes;      /* [P][P] from, to; diagonal 0; owned */
     int32_t *rank_node; /* [P]; owned */
+    double *self_bytes; /* [P] that stay on the rank; NULL = not known; owned */
+    enum ep_step_partner steps;
+    int64_t num_lanes;      /* of all uplinks; 0 = none known, and then the next three are NULL */
+    int32_t *first_lane;    /* [num_nodes] of its switch's uplink; -1 = none; owned */
+    int32_t *lanes;         /* [num_nodes] of its switch; owned */
+    int32_t *node_position; /* [num_nodes] messages to the node take lane (this modulo lanes); owned */
+    struct ep_model_step *step_list; /* ep_model_matrix_list_steps(), or NULL = made each time; owned */
 };
 
 void ep_model_matrix_fini(struct ep_model_matrix *matrix);
+
+/** The lanes that a message takes out of its switch and into the other; -1 = that one has no uplink. */
+struct ep_model_lanes {
+    int64_t out;
+    int64_t in;
+};
+
+/** false where both ranks are below one switch, or no uplink is known. */
+bool ep_model_matrix_lanes(const struct ep_model_matrix *matrix, int64_t from, int64_t to,
+                           struct ep_model_lanes *lanes);
+
+/** All messages of a pairwise exchange, [P - 1 steps][P ranks], to be freed. Returns EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_model_matrix_list_steps(const struct ep_model_matrix *matrix,
+                                                        struct ep_model_step **steps);
 
 /** A case as rungs see it. */
 struct ep_model_case {
@@ -68,14 +100,15 @@ enum ep_parameter_form { EP_PARAMETER_TIME, EP_PARAMETER_BANDWIDTH };
 enum ep_parameter_role { EP_ROLE_SUM, EP_ROLE_PORT, EP_ROLE_SCHEDULE };
 
 /* What the coefficient multiplies, beside the features themselves. */
-enum { EP_TERM_ONE = -1, EP_TERM_PEERS = -2 };
+enum { EP_TERM_ONE = -1, EP_TERM_PEERS = -2, EP_TERM_NEAR_MESSAGES = -3 };
 
 struct ep_rung_parameter {
     const char *name; /* l, a, B, c_nic */
     const char *unit; /* s, s/message, bytes/s */
     enum ep_parameter_form form;
     enum ep_parameter_role role;
-    int term;       /* a feature, or EP_TERM_ONE (1), EP_TERM_PEERS (ranks - 1) */
+    int term;       /* a feature, or EP_TERM_ONE (1), EP_TERM_PEERS (ranks - 1),
+               * EP_TERM_NEAR_MESSAGES (messages but those over uplinks) */
     bool by_size;   /* of a bandwidth: may change with H_rank (anchors) */
     const char *level; /* what binds where this term is the largest: "rank", "nic"; NULL = latency */
 };

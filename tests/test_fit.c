@@ -162,9 +162,9 @@ static void test_rungs_by_hand(void **state)
         /* rank 5, memory 4.8, NIC 3, uplink 7 ms */
         {M4, {0, 0, 1e-9, 2e-10, 5e-10, 1e-9, 0}, 7e-3},
         {M4, {0, 0, 1e-9, 4e-10, 5e-10, 1e-9, 0}, 9.6e-3},
-        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0}, 15.3e-3},
-        /* the uplink 7 ms before the rank's 5, and two messages over it */
-        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0, 1e-9, 5e-4}, 18.3e-3},
+        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0}, 15.1e-3},
+        /* the uplink 7 ms before the rank's 5, and two of three messages over it */
+        {M5S, {1e-3, 1e-4, 1e-9, 1e-9, 0, 1e-9, 5e-4}, 18.1e-3},
     };
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         struct ep_rung_form form;
