@@ -266,6 +266,26 @@ out:
     return status;
 }
 
+/* What the chosen rung predicted for cases that it had not seen. */
+static enum ep_status add_held_out(json_t *object, const struct ep_fit_group *g,
+                                   const struct ep_fit_rung *chosen)
+{
+    enum ep_status status = EP_OK;
+    json_t *all = json_array();
+    for (int64_t i = 0; i < g->num_cases && chosen != NULL; i++) {
+        const double predicted_s = chosen->held_out_s[i];
+        if (isfinite(predicted_s)) {
+            EP_TRY(append(all, json_pack("{s:s,s:o,s:o}", "case", g->cases[i].case_name,
+                                         "measured_s", ep_json_real(g->cases[i].time_s),
+                                         "predicted_s", ep_json_real(predicted_s))));
+        }
+    }
+    EP_TRY(ep_json_set(object, "held_out", json_incref(all)));
+out:
+    json_decref(all);
+    return status;
+}
+
 static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups)
 {
     enum ep_status status = EP_OK;
@@ -295,6 +315,7 @@ static enum ep_status group_to_json(const struct ep_fit_group *g, json_t *groups
     EP_TRY(ep_json_set(object, "binding_level", text_or_null(level)));
     EP_TRY(ep_json_set(object, "binding_cases", json_integer(num_binding)));
     EP_TRY(ep_json_set(object, "runner_up_level", text_or_null(runner_up)));
+    EP_TRY(add_held_out(object, g, chosen));
     EP_TRY(add_range(object, g, 1));
     EP_TRY(add_notes(object, &g->notes));
     EP_TRY(append(groups, json_incref(object)));

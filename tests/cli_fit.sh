@@ -32,6 +32,7 @@ done
 [ "$(grep -c "\"chosen\": true" fit.json)" = 8 ]      # dispatch and combine of two transports, exchange and whole
 [ "$(grep -c "\"chosen\": \"M2\"" fit.json)" = 4 ]      # of the exchange: planted
 [ "$(grep -c "\"chosen\": \"M3\"" fit.json)" = 4 ]      # of the whole, with copies
+[ "$(grep -c "\"predicted_s\":" fit.json)" = 288 ]  # held out: 36 cases (6 skews, 6 sizes) of each of the 8
 grep -q '"latency_s": 5\.[0-9]*e-7' fit.json        # planted link latency, 500 ns
 grep -q '"pieces_error": 0\.0' fit.json   # one piece: 500 ns + bytes / 8 GB/s
 grep -q '"peak_bytes_per_s": [0-9]' fit.json        # the copy records' peak

@@ -41,6 +41,11 @@ vcluster 3 200mbit -- sh -c 'hostname; exit 7' || status=$?
 vcluster 4 200mbit 2 100mbit -- sh -c 'ip route get 192.0.2.1' && fail "there is a route out"
 vcluster 4 200mbit 2 100mbit -- sh -c '! ip route | grep -v 10.77.0.0/24' || fail "other routes"
 
+# A host serves each destination from a queue of its own, all together at the link's rate.
+vcluster 3 200mbit -- tc class show dev lab0 || fail "no classes"
+[ "$(grep -c 'parent 1:100' "$scratch/out")" = 3 ] || fail "not a queue per destination"
+grep -q 'class htb 1:100 root rate 200Mbit ceil 200Mbit' "$scratch/out" || fail "the host's link is not of its rate"
+
 # A plain mpirun finds the hosts.
 vcluster 3 200mbit -- sh -c 'mpirun --hostfile "$EPBENCH_HOSTFILE" --map-by node -n 3 hostname' ||
     fail "mpirun failed"
