@@ -37,6 +37,7 @@ struct suite {
     struct ep_comm_sweep *sweeps[MAX_SWEEPS]; /* NULL where the profile has none */
     struct ep_comm_options comm[MAX_SWEEPS];  /* of them */
     char *tokens[MAX_SWEEPS];                 /* in place of the profile's, where links are slow */
+    char *skews[MAX_SWEEPS];                  /* the profile's and more, on several nodes */
     struct ep_layer_sweep *layer;
     double seconds_per_byte; /* of the slowest level; 0 = not measured */
 };
@@ -289,6 +290,7 @@ static void destroy_sweeps(struct suite *suite)
     for (int i = 0; i < MAX_SWEEPS; i++) {
         ep_comm_sweep_destroy(suite->sweeps[i]);
         free(suite->tokens[i]);
+        free(suite->skews[i]);
     }
     ep_layer_sweep_destroy(suite->layer);
 }
@@ -349,9 +351,33 @@ static bool is_past(const struct ep_session *session, size_t stage)
     return past;
 }
 
+/* Skews that tell NICs from ranks, where ranks share NICs. Of all ranks: others may not have theirs. */
+static enum ep_status add_skews_of_nodes(struct ep_session *s, struct suite *suite)
+{
+    enum ep_status status = EP_OK;
+    const int num_nodes = ep_comm_num_nodes(s->world);
+    const int ranks_per_node = ep_comm_ranks_per_node(s->world);
+    for (int i = 0; i < MAX_SWEEPS && s->options.comm_ranks == NULL && num_nodes > 1; i++) {
+        if (suite->sweeps[i] == NULL) {
+            continue;
+        }
+        struct ep_comm_options *o = &suite->comm[i];
+        suite->skews[i] = ep_suite_skews_of_nodes(o->skew, num_nodes, ranks_per_node);
+        status = suite->skews[i] == NULL ? ep_error_set(EP_ENOMEM, "no memory for skews") : EP_OK;
+        EP_TRY(ep_comm_agree(s->world, status));
+        o->skew = suite->skews[i];
+        ep_comm_sweep_destroy(suite->sweeps[i]);
+        suite->sweeps[i] = NULL;
+        EP_TRY(ep_comm_agree(s->world, ep_comm_sweep_create(o, &suite->sweeps[i])));
+    }
+out:
+    return status;
+}
+
 static enum ep_status measure(struct ep_session *session, struct suite *suite)
 {
     enum ep_status status = EP_OK;
+    EP_TRY(add_skews_of_nodes(session, suite));
     for (int i = 0; i < MAX_SWEEPS; i++) {
         if (suite->sweeps[i] != NULL) {
             EP_TRY(ep_comm_sweep_prepare(suite->sweeps[i], session));

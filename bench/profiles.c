@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-/* One hot rank first, one elsewhere: a schedule that begins at rank 0 treats them unlike. */
-#define SKEWS "uniform,zipf:0.6,zipf:1.0,hot:2@1,hot:4,trace:sample"
+/* One hot rank first, one last: a schedule that begins at rank 0 treats them unlike. On several nodes two more
+ * are added: ep_suite_skews_of_nodes. */
+#define SKEWS "uniform,zipf:0.6,zipf:1.0,hot:2@last,hot:4,trace:sample"
 /* One rank alone can have all of these. Six, so that whole skews can be held out. */
 #define LAYER_SKEWS "uniform,zipf:0.6,zipf:1.0,zipf:1.4,khot:1:0.5,khot:1:0.9"
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long a sweep takes on the links that were measured, and its sizes in proportion. */
+/* How long a sweep takes on the links that were measured, its sizes in proportion, its skews by nodes. */
 #include "bench/suite_scale.h"
+
+#include "base/file.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -56,4 +58,11 @@ char *ep_suite_divided_tokens(const char *tokens, int64_t divisor)
         at = *end == ',' ? end + 1 : end;
     }
     return divided;
+}
+
+char *ep_suite_skews_of_nodes(const char *skews, int64_t num_nodes, int64_t ranks_per_node)
+{
+    return num_nodes < 2 || ranks_per_node < 2
+               ? strdup(skews)
+               : ep_format_new("%s,hot:2@0-1,hot:2@0/%" PRId64, skews, ranks_per_node);
 }

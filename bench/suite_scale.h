@@ -19,4 +19,9 @@ double ep_suite_least_time(const struct ep_comm_case *cases, int64_t num_cases, 
  *  without memory. "64,512,2048" by 32 is "2,16,64". */
 char *ep_suite_divided_tokens(const char *tokens, int64_t divisor);
 
+/** `skews`, and on nodes of two ranks and more two others: ranks 0 and 1 hot, which share the first node and its
+ *  NIC, and as many on two nodes. Alike for the busiest rank, they tell its rate from the NIC's. A new string;
+ *  NULL without memory. */
+char *ep_suite_skews_of_nodes(const char *skews, int64_t num_nodes, int64_t ranks_per_node);
+
 #endif

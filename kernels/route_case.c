@@ -414,8 +414,14 @@ static enum ep_status measure_loads(struct ep_route_case *r)
     EP_TRY(ep_imbalance_measure(nodes, r->num_nodes, &r->imbalance[EP_ROUTE_NODE]));
     r->hot_ratio = (double)NAN;
     if (r->skew != NULL && r->skew->policy == &ep_skew_hot) {
-        const int64_t hot = ranks[r->skew->count];
-        r->hot_ratio = (double)hot * (double)(r->num_ranks - 1) /
+        int32_t *hot_ranks = NULL;
+        int64_t num_hot = 0, hot = 0;
+        EP_TRY(ep_skew_find_hot_ranks(r->skew, r->num_ranks, &hot_ranks, &num_hot));
+        for (int64_t i = 0; i < num_hot; i++) {
+            hot += ranks[hot_ranks[i]];
+        }
+        free(hot_ranks);
+        r->hot_ratio = (double)hot / (double)num_hot * (double)(r->num_ranks - num_hot) /
                        (double)(r->rows[EP_BASIS_COPIES].total - hot);
     }
 out:

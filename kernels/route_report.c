@@ -139,8 +139,11 @@ static enum ep_status print_imbalance(const struct ep_route_case *r, FILE *out)
     status = ep_table_print(table, out);
     ep_table_destroy(table);
     if (!isnan(r->hot_ratio)) {
-        fprintf(out, "rank %" PRId64 " receives %.3f times the mean of the others (asked: %g)\n",
-                r->skew->count, r->hot_ratio, r->skew->value);
+        const char *ranks = r->skew->hot_ranks != NULL ? r->skew->hot_ranks : "0";
+        const bool plural = strpbrk(ranks, "/-") != NULL;
+        fprintf(out, "rank%s %s %s %.3f times the mean of the others (asked: %g)\n",
+                plural ? "s" : "", ranks, plural ? "receive" : "receives", r->hot_ratio,
+                r->skew->value);
     }
     return status;
 }

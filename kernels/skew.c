@@ -150,6 +150,7 @@ void ep_skew_destroy(struct ep_skew *skew)
         return;
     }
     ep_trace_destroy(skew->trace);
+    free(skew->hot_ranks);
     free(skew->text);
     free(skew);
 }
@@ -219,7 +220,7 @@ bool ep_skew_describe(int index, const char **usage, const char **summary)
 
 const char *ep_skew_usages(void)
 {
-    return "uniform, zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANK], "
+    return "uniform, zipf:S, lognormal:S, dirichlet:A, gini:G, counts:FILE, hot:R[@RANKS], "
            "khot:N:F, "
            "trace:FILE or trace:sample";
 }

@@ -20,7 +20,8 @@ struct ep_skew {
     bool by_source;         /* +source: each source rank permutes the experts for itself */
     double masked;          /* +masked:F: share of slots that are left unused, 0 to 1 */
     double value;           /* the policy's parameter: S, R, F, A or G */
-    int64_t count;          /* hot: the rank; khot: N */
+    int64_t count;          /* khot: N */
+    char *hot_ranks;        /* hot: as asked, "3", "0-3", "0/4", "last"; NULL = rank 0 */
     struct ep_trace *trace; /* owned; NULL but for trace and counts */
     const struct ep_trace_options *trace_options; /* while it is parsed; NULL = none */
     int64_t num_experts;                          /* fixed by the skew; 0 = any */
@@ -55,6 +56,11 @@ const char *ep_skew_usages(void);
 EP_MUST_CHECK enum ep_status ep_skew_resolve_shape(const struct ep_skew *skew, int64_t num_experts,
                                                    int64_t top_k, bool in_sweep,
                                                    int64_t *case_experts, int64_t *case_top_k);
+
+/** The hot ranks of a skew of policy hot: ascending, at least one, with another one left beside them.
+ *  *ranks [*num] is the caller's to free. Returns EP_EINVAL where `num_ranks` ranks do not have them; EP_ENOMEM. */
+EP_MUST_CHECK enum ep_status ep_skew_find_hot_ranks(const struct ep_skew *skew, int64_t num_ranks,
+                                                    int32_t **ranks, int64_t *num);
 
 /** Usage ("zipf:S") and one line of what it is, of policy `index` >= 0; false past the last. */
 bool ep_skew_describe(int index, const char **usage, const char **summary);

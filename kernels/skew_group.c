@@ -198,8 +198,8 @@ static enum ep_status fill_order(struct ep_router *router, const int32_t *group)
     return EP_OK;
 }
 
-/* Of the hot rank's experts, those that each source really sends there. */
-static void fill_seen(struct ep_router *router, int64_t hot_rank)
+/* Of the hot ranks' experts, those that each source really sends to one of them. */
+static void fill_seen(struct ep_router *router, const bool *is_hot)
 {
     struct state *state = router->state;
     const int64_t size = state->group_size;
@@ -209,7 +209,7 @@ static void fill_seen(struct ep_router *router, int64_t hot_rank)
         int64_t back = size;
         for (int64_t i = 0; i < size; i++) {
             const int32_t expert = state->order[i];
-            if (ep_placement_rank(router->placement, expert, s) == hot_rank) {
+            if (is_hot[ep_placement_rank(router->placement, expert, s)]) {
                 seen[front++] = expert;
             } else {
                 seen[--back] = expert;
@@ -248,6 +248,45 @@ static enum ep_status solve(struct ep_router *router, measure_fn measure, double
 
 /* --- hot ---------------------------------------------------------------------------------- */
 
+/* "last", or ranks and ranges with '/' between them, as ',' is between skews. */
+static enum ep_status parse_hot_ranks(const char *text, const char *what, int64_t num_ranks,
+                                      int32_t **ranks, int64_t *num)
+{
+    char last[24];
+    snprintf(last, sizeof last, "%" PRId64, num_ranks - 1);
+    char *list = strdup(strcmp(text, "last") == 0 ? last : text);
+    if (list == NULL) {
+        return ep_error_set(EP_ENOMEM, "no memory for a skew");
+    }
+    for (char *p = list; *p != '\0'; p++) {
+        *p = *p == '/' ? ',' : *p;
+    }
+    const enum ep_status status = ep_placement_parse_ranks(list, what, num_ranks, ranks, num);
+    free(list);
+    return status;
+}
+
+enum ep_status ep_skew_find_hot_ranks(const struct ep_skew *skew, int64_t num_ranks,
+                                      int32_t **ranks, int64_t *num)
+{
+    int32_t *found = NULL;
+    const char *text = skew->hot_ranks != NULL ? skew->hot_ranks : "0";
+    enum ep_status status = parse_hot_ranks(text, "ranks", num_ranks, &found, num);
+    if (status == EP_ENOMEM) {
+        return status;
+    }
+    if (status != EP_OK || *num >= num_ranks) {
+        free(found);
+        ep_error_clear();
+        return ep_error_set(EP_EINVAL,
+                            "skew %s: rank%s %s and another are needed, but there %s %" PRId64
+                            " rank%s", skew->text, strpbrk(text, "/-") != NULL ? "s" : "", text,
+                            num_ranks == 1 ? "is" : "are", num_ranks, num_ranks == 1 ? "" : "s");
+    }
+    *ranks = found;
+    return EP_OK;
+}
+
 static enum ep_status parse_hot(const char *params, struct ep_skew *skew)
 {
     enum ep_status status;
@@ -260,7 +299,14 @@ static enum ep_status parse_hot(const char *params, struct ep_skew *skew)
     if (at != NULL) {
         *at = '\0';
         snprintf(what, sizeof what, "skew '%.40s': rank", skew->text);
-        EP_TRY(ep_parse_i64(at + 1, what, 0, EP_MAX_RANKS - 1, &skew->count));
+        int32_t *ranks = NULL; /* which they are depends on how many there are */
+        int64_t num = 0;
+        EP_TRY(parse_hot_ranks(at + 1, what, EP_MAX_RANKS, &ranks, &num));
+        free(ranks);
+        skew->hot_ranks = strdup(at + 1);
+        if (skew->hot_ranks == NULL) {
+            EP_TRY(ep_error_set(EP_ENOMEM, "no memory for a skew"));
+        }
     }
     snprintf(what, sizeof what, "skew '%.40s': ratio R", skew->text);
     status = ep_parse_f64(ratio, what, 0, 1e12, &skew->value);
@@ -269,76 +315,98 @@ out:
     return status;
 }
 
-/* A share h of all copies on one rank is h (P - 1) / (1 - h) times the mean of the others. */
-static double ratio_of(double copies, double all, int64_t num_ranks)
+/* Copies of a hot rank over the mean of the others, where `copies` of `all` are on num_hot ranks. */
+static double ratio_of(double copies, double all, int64_t num_hot, int64_t num_ranks)
 {
-    return copies >= all ? INFINITY : copies * (double)(num_ranks - 1) / (all - copies);
+    return copies >= all ? INFINITY
+                         : copies / (double)num_hot * (double)(num_ranks - num_hot) / (all - copies);
 }
 
-static enum ep_status check_ratio(const struct ep_router *router, double all)
+static enum ep_status check_ratio(const struct ep_router *router, int64_t num_hot, double all)
 {
     const int64_t ranks = router->placement->num_ranks;
     const double ratio = router->skew->value;
     double least = 0;
     double most = 0;
     find_bounds(router, &least, &most);
-    const double largest = ratio_of(most, all, ranks);
-    const double smallest = ratio_of(least, all, ranks);
-    if (ratio > largest * (1 + 1e-9)) {
-        return ep_error_set(EP_EINVAL,
-                            "skew %s cannot be reached: with %" PRId64 " experts, top-%" PRId64
-                            " and %" PRId64 " ranks, rank %" PRId64
-                            " can receive at most %.6g times the mean of the others",
-                            router->skew->text, router->num_experts, router->top_k, ranks,
-                            router->skew->count, largest);
+    const double largest = ratio_of(most, all, num_hot, ranks);
+    const double smallest = ratio_of(least, all, num_hot, ranks);
+    const bool too_large = ratio > largest * (1 + 1e-9);
+    if (!too_large && !(ratio < smallest * (1 - 1e-9))) {
+        return EP_OK;
     }
-    if (ratio < smallest * (1 - 1e-9)) {
-        return ep_error_set(EP_EINVAL,
-                            "skew %s cannot be reached: with %" PRId64 " experts, top-%" PRId64
-                            " and %" PRId64 " ranks, rank %" PRId64
-                            " receives at least %.6g times the mean of the others",
-                            router->skew->text, router->num_experts, router->top_k, ranks,
-                            router->skew->count, smallest);
+    return ep_error_set(EP_EINVAL,
+                        "skew %s cannot be reached: with %" PRId64 " experts, top-%" PRId64
+                        " and %" PRId64 " ranks, rank%s %s %s %.6g times the mean of the others",
+                        router->skew->text, router->num_experts, router->top_k, ranks,
+                        num_hot == 1 ? "" : "s",
+                        router->skew->hot_ranks != NULL ? router->skew->hot_ranks : "0",
+                        too_large         ? "can receive at most"
+                        : num_hot == 1    ? "receives at least"
+                                          : "receive at least",
+                        too_large ? largest : smallest);
+}
+
+/* Marks hot ranks, and lists their experts once each: group [num_experts]. Returns how many experts. */
+static int64_t mark_hot(const struct ep_placement *placement, const int32_t *hot, int64_t num_hot,
+                        bool *is_hot, int32_t *group)
+{
+    int64_t size = 0;
+    for (int64_t h = 0; h < num_hot; h++) {
+        const int32_t *local = NULL;
+        const int64_t held = ep_placement_local_experts(placement, hot[h], &local);
+        is_hot[hot[h]] = true;
+        for (int64_t i = 0; i < held; i++) {
+            int64_t k = 0;
+            while (placement->replicated && k < size && group[k] != local[i]) {
+                k++;
+            }
+            if (!placement->replicated || k == size) {
+                group[size++] = local[i];
+            }
+        }
     }
-    return EP_OK;
+    return size;
 }
 
 static enum ep_status prepare_hot(struct ep_router *router)
 {
     enum ep_status status;
     const struct ep_placement *placement = router->placement;
-    const int64_t hot_rank = router->skew->count;
-    if (placement->num_ranks < 2 || hot_rank >= placement->num_ranks) {
-        return ep_error_set(EP_EINVAL,
-                            "skew %s: rank %" PRId64
-                            " and another are needed, but there %s %" PRId64 " rank%s",
-                            router->skew->text, hot_rank, placement->num_ranks == 1 ? "is" : "are",
-                            placement->num_ranks, placement->num_ranks == 1 ? "" : "s");
+    int32_t *hot = NULL;
+    int64_t num_hot = 0;
+    int32_t *group = calloc((size_t)placement->num_experts, sizeof *group);
+    bool *is_hot = calloc((size_t)placement->num_ranks, sizeof *is_hot);
+    if (group == NULL || is_hot == NULL) {
+        EP_TRY(no_memory(router));
     }
-    const int32_t *local = NULL;
-    const int64_t size = ep_placement_local_experts(placement, hot_rank, &local);
+    EP_TRY(ep_skew_find_hot_ranks(router->skew, placement->num_ranks, &hot, &num_hot));
+    const int64_t size = mark_hot(placement, hot, num_hot, is_hot, group);
     if (size == 0) {
-        return ep_error_set(EP_EINVAL, "skew %s: rank %" PRId64 " holds no expert",
-                            router->skew->text, hot_rank);
+        EP_TRY(ep_error_set(EP_EINVAL, "skew %s: rank %" PRId32 " holds no expert",
+                            router->skew->text, hot[0]));
     }
     EP_TRY(allocate(router, size, placement->replicated));
     struct state *state = router->state;
-    EP_TRY(fill_order(router, local));
+    EP_TRY(fill_order(router, group));
     if (placement->replicated) {
-        fill_seen(router, hot_rank);
+        fill_seen(router, is_hot);
     } else {
         state->tokens_with[size] = router->tokens->num_tokens;
     }
     const double all = (double)router->tokens->num_tokens * (double)router->top_k;
-    EP_TRY(check_ratio(router, all));
-    const double ratio = router->skew->value;
-    EP_TRY(solve(router, mean_copies, all * ratio / (ratio + (double)(placement->num_ranks - 1))));
-    return EP_OK;
+    EP_TRY(check_ratio(router, num_hot, all));
+    const double hot_part = router->skew->value * (double)num_hot;
+    EP_TRY(solve(router, mean_copies,
+                 all * hot_part / (hot_part + (double)(placement->num_ranks - num_hot))));
 out:
-    if (router->state != NULL) {
+    if (status != EP_OK && router->state != NULL) {
         release(router);
         router->state = NULL;
     }
+    free(hot);
+    free(group);
+    free(is_hot);
     return status;
 }
 
@@ -501,7 +569,7 @@ static void generate(const struct ep_router *router, int64_t first_token, int64_
 const struct ep_skew_policy ep_skew_hot = {
     .name = "hot",
     .fixed = true,
-    .usage = "hot:R[@RANK]",
+    .usage = "hot:R[@RANKS]",
     .example = "hot:4",
     .summary = "RANK (default 0) receives R times the mean copies of the others",
     .parse = parse_hot,

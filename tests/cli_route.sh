@@ -121,7 +121,7 @@ refused '--experts is needed' --skew uniform
 refused '--top-k is needed for skew uniform (or --model' --experts 8
 refused 'counts that are built in are written as counts:mixtral-8x7b/c4/0' --skew counts:mixtral-8x7b
 refused "skew 'zipf': its parameter is missing; write zipf:S, for example zipf:1.0" --skew zipf --experts 8 --top-k 2
-refused "write hot:R[@RANK], for example hot:4" --skew hot --experts 8 --top-k 2
+refused "write hot:R[@RANKS], for example hot:4" --skew hot --experts 8 --top-k 2
 refused "write gini:G, for example gini:0.5" --skew gini:+source --experts 8 --top-k 2
 refused "unknown skew 'zpif:1'; did you mean 'zipf'" --skew zpif:1 --experts 8 --top-k 2
 refused 'top-9 of 8 experts' --experts 8 --top-k 9

@@ -235,6 +235,48 @@ static void test_hot_is_reached(void **state)
     }
 }
 
+static void test_hot_ranks(void **state)
+{
+    (void)state;
+    /* which of 8 ranks are hot */
+    static const struct {
+        const char *skew;
+        const char *hot; /* a letter per rank */
+        double ratio;
+    } cases[] = {
+        {"hot:2@0-3", "hhhh....", 2}, {"hot:3@0/4", "h...h...", 3}, {"hot:2@last", ".......h", 2},
+        {"hot:1.5@1/3-4", ".h.hh...", 1.5},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct rig rig;
+        int64_t loads[64] = {0};
+        int64_t experts[256] = {0};
+        CHECK_OK(open_rig(cases[c].skew, 64, 4, 8, 1000, 5, &rig));
+        count_ranks(&rig, loads, experts);
+        double others = 0;
+        int num_others = 0;
+        for (int r = 0; r < 8; r++) {
+            others += cases[c].hot[r] == '.' ? (double)loads[r] : 0;
+            num_others += cases[c].hot[r] == '.';
+        }
+        for (int r = 0; r < 8; r++) { /* some 5000 copies each: 3 % is two standard errors */
+            const double ratio = (double)loads[r] / (others / num_others);
+            const double asked = cases[c].hot[r] == 'h' ? cases[c].ratio : 1;
+            CHECK_NEAR(ratio, asked, 0.06 * asked);
+        }
+        close_rig(&rig);
+    }
+    struct rig rig;
+    struct ep_skew *skew = NULL;
+    CHECK_FAILS(open_rig("hot:2@0-7", 64, 4, 8, 10, 5, &rig), EP_EINVAL, "ranks 0-7 and another");
+    close_rig(&rig);
+    CHECK_FAILS(open_rig("hot:2@2/9", 64, 4, 8, 10, 5, &rig), EP_EINVAL, "there are 8 ranks");
+    close_rig(&rig);
+    CHECK_FAILS(ep_skew_create("hot:2@4/1", &skew), EP_EINVAL, "ascending ranks");
+    CHECK_FAILS(ep_skew_create("hot:2@first", &skew), EP_EINVAL, "rank");
+    CHECK_FAILS(ep_skew_create("hot:2@", &skew), EP_EINVAL, "rank");
+}
+
 static void test_hot_out_of_reach(void **state)
 {
     (void)state;
@@ -519,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_token_maps),
         cmocka_unit_test(test_any_split_is_the_same),
         cmocka_unit_test(test_hot_is_reached),
+        cmocka_unit_test(test_hot_ranks),
         cmocka_unit_test(test_hot_out_of_reach),
         cmocka_unit_test(test_zipf_frequencies),
         cmocka_unit_test(test_zipf_without_replacement),

@@ -15,6 +15,22 @@ static void check_divided(const char *tokens, int64_t divisor, const char *expec
     free(text);
 }
 
+static void check_skews(int64_t num_nodes, int64_t ranks_per_node, const char *expected)
+{
+    char *text = ep_suite_skews_of_nodes("uniform,hot:4", num_nodes, ranks_per_node);
+    assert_non_null(text);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void test_skews_of_nodes(void **state)
+{
+    (void)state;
+    check_skews(1, 8, "uniform,hot:4");
+    check_skews(4, 1, "uniform,hot:4"); /* a rank has its NIC alone */
+    check_skews(2, 4, "uniform,hot:4,hot:2@0-1,hot:2@0/4");
+}
+
 static void test_divided_tokens(void **state)
 {
     (void)state;
@@ -59,6 +75,7 @@ static void test_least_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_divided_tokens),
+                                       cmocka_unit_test(test_skews_of_nodes),
                                        cmocka_unit_test(test_seconds_per_byte),
                                        cmocka_unit_test(test_least_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
