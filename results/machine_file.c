@@ -266,7 +266,7 @@ out:
     return status;
 }
 
-/* What the chosen rung predicted for cases that it had not seen. */
+/* What the chosen rung predicted for cases that it had not seen, and what residuals may hang on. */
 static enum ep_status add_held_out(json_t *object, const struct ep_fit_group *g,
                                    const struct ep_fit_rung *chosen)
 {
@@ -275,9 +275,20 @@ static enum ep_status add_held_out(json_t *object, const struct ep_fit_group *g,
     for (int64_t i = 0; i < g->num_cases && chosen != NULL; i++) {
         const double predicted_s = chosen->held_out_s[i];
         if (isfinite(predicted_s)) {
-            EP_TRY(append(all, json_pack("{s:s,s:o,s:o}", "case", g->cases[i].case_name,
-                                         "measured_s", ep_json_real(g->cases[i].time_s),
-                                         "predicted_s", ep_json_real(predicted_s))));
+            const struct ep_fit_case *c = &g->cases[i];
+            const double *values = c->model.features.values;
+            struct ep_fit_binding binding;
+            ep_fit_find_binding(&chosen->form, chosen->coefficients, &c->model, &binding);
+            EP_TRY(append(all, json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:s?}", "case",
+                                         c->case_name, "measured_s", ep_json_real(c->time_s),
+                                         "predicted_s", ep_json_real(predicted_s), "in_sample_s",
+                                         ep_json_real(chosen->fitted_s[i]), "h_rank_bytes",
+                                         ep_json_real(values[EP_FEATURE_H_RANK_BYTES]), "imbalance",
+                                         ep_json_real(values[EP_FEATURE_H_RANK_BYTES] /
+                                                      values[EP_FEATURE_MEAN_OUT_BYTES]), "ranks",
+                                         (json_int_t)c->record->ranks, "order_idx",
+                                         (json_int_t)c->record->order_idx, "binding_level",
+                                         binding.level)));
         }
     }
     EP_TRY(ep_json_set(object, "held_out", json_incref(all)));
