@@ -26,7 +26,7 @@ grep -q 'all records have n = 3 messages' table
 "$EPBENCH" fit run --json - >fit.json
 cmp fit.json run/machine.json
 for key in schema levels ports rank_to_nic rungs valid_range parameters value low high withheld unit \
-    median_ape p95_ape max_ape coverage chosen in_sample_median_ape noise_floor; do
+    median_ape p95_ape max_ape coverage chosen in_sample_median_ape noise_floor in_sample_s imbalance order_idx; do
     grep -q "\"$key\":" fit.json || { echo "no key $key"; exit 1; }
 done
 [ "$(grep -c "\"chosen\": true" fit.json)" = 8 ]      # dispatch and combine of two transports, exchange and whole
