@@ -346,7 +346,8 @@ static void advance(struct fluid *f)
     }
     /* Rounding alone must not keep one that ends at the same moment. */
     const double part = f->num_flows > MAX_EXACT_FLOWS ? window : 0;
-    const double limit_s = next_s * (1 + part) * (1 + 1e-12);
+    const double limit_s = next_s + (part + 1e-12) * fabs(next_s);
+    EP_ASSERT(next != NULL);
     int64_t first = 0;
     while (f->rounds[first].next_s > limit_s) {
         first++;
