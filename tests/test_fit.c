@@ -216,19 +216,19 @@ static void test_schedule_by_hand(void **state)
     struct ep_rung_form form;
     double row[EP_RUNG_MAX_COLUMNS];
     ep_rung_form_init(ep_rung_at(M5), NULL, 0, &form);
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 0}), 6, 1e-12);
-    assert_true(ep_rung_row(&form, &c, (double[]){0, 1, 0, 0}, row));
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[7]){0, 1, 0, 0}), 6, 1e-12);
+    assert_true(ep_rung_row(&form, &c, (double[7]){0, 1, 0, 0}, row));
     CHECK_NEAR(row[0], 2, 0); /* two messages on the chain */
     CHECK_NEAR(row[1], 6, 0);
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){10, 1, 0, 0}), 26, 1e-12);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[7]){10, 1, 0, 0}), 26, 1e-12);
     /* Rank 2 on a node of its own, over a network ten times as slow: 0>2, 1>2, 2>0, 2>1 take tenfold.
      * Step 1: 0>1 4, 1>2 10, 2>0 30: f = (30, 10, 30). Step 2: 0>2 30+10, 1>0 30+2, 2>1 30+10:
      * f_0 = max(40, 32), f_1 = max(32, 40), f_2 = 40. */
     nodes[2] = 1;
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 10}), 40, 1e-12);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[7]){0, 1, 0, 10}), 40, 1e-12);
     /* nothing to follow */
     c.matrix = NULL;
-    assert_true(isnan(ep_rung_predict(&form, &c, (double[]){0, 1, 0, 0})));
+    assert_true(isnan(ep_rung_predict(&form, &c, (double[7]){0, 1, 0, 0})));
 }
 
 static void test_fluid_by_hand(void **state)
@@ -246,15 +246,15 @@ static void test_fluid_by_hand(void **state)
     struct ep_rung_form form;
     double row[EP_RUNG_MAX_COLUMNS];
     ep_rung_form_init(ep_rung_at(M6), NULL, 0, &form);
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 7, 1e-9);
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){5, 0.5, 1, 0}), 13, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1, 0}), 7, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){5, 0.5, 1, 0}), 13, 1e-9);
     /* A case in which the largest port is not all: 0>1 4, 0>2 4, 1>2 4, 2>1 ... into 2: 8, out of 0: 8.
      * 0>1, 0>2 and 1>2 at 1/2 for 8 s: through together. 8 = both ports' load. */
     double even[] = {0, 4, 4, 0, 0, 4, 0, 0, 0};
     const struct ep_model_matrix second = {.num_ranks = 3, .num_nodes = 1, .bytes = even,
                                            .rank_node = nodes};
     c.matrix = &second;
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 8, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1, 0}), 8, 1e-9);
     /* Max-min is not the busiest port: 0>2 2, 1>2 2, 1>0 6. Into 2: 1/2 each; 1>0 gets what is left of
      * 1's way out, 1/2. After 4 s both into 2 are through and 1>0 has 4 left at rate 1: 8 s = the load
      * of 1's way out. With 1>0 = 2 and 0>2 = 6: into 2 8 bytes; 1/2, 1/2, 1/2 until 1>2 and 1>0 are
@@ -263,7 +263,7 @@ static void test_fluid_by_hand(void **state)
     const struct ep_model_matrix third = {.num_ranks = 3, .num_nodes = 1, .bytes = uneven,
                                           .rank_node = nodes};
     c.matrix = &third;
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 0}), 8, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1, 0}), 8, 1e-9);
     /* Two nodes {0, 1} and {2}, NICs of 1/2 byte/s, ranks of 1: 0>2 4 and 1>2 4 share one NIC: 1/4
      * each, 16 s; 0>1 6 has 3/4 of 0's way out: 8 s. The end is the NIC's: 8 bytes / c_nic. */
     double split[] = {0, 6, 4, 0, 0, 4, 0, 0, 0};
@@ -271,8 +271,8 @@ static void test_fluid_by_hand(void **state)
     const struct ep_model_matrix fourth = {.num_ranks = 3, .num_nodes = 2, .bytes = split,
                                            .rank_node = two};
     c.matrix = &fourth;
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 2}), 16, 1e-9);
-    assert_true(ep_rung_row(&form, &c, (double[]){0, 0, 1, 2}, row));
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1, 2}), 16, 1e-9);
+    assert_true(ep_rung_row(&form, &c, (double[6]){0, 0, 1, 2}, row));
     CHECK_NEAR(row[2], 0, 1e-9);
     CHECK_NEAR(row[3], 8, 1e-9);
     /* Both matter: 0>1 10 instead. 3/4 until 16 s leaves 0 of 12 > 10, so 13.33 s; and with 20: at 16 s
@@ -280,12 +280,12 @@ static void test_fluid_by_hand(void **state)
      * 16 (c_rank - c_nic / 2) + (T - 16) c_rank with 16 = 8 / c_nic: T c_rank = 20 + 4, and that is
      * T = 24 / c_rank: all rank, none NIC. */
     split[1] = 20;
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1, 2}), 24, 1e-9);
-    assert_true(ep_rung_row(&form, &c, (double[]){0, 0, 1, 2}, row));
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1, 2}), 24, 1e-9);
+    assert_true(ep_rung_row(&form, &c, (double[6]){0, 0, 1, 2}, row));
     CHECK_NEAR(row[2], 24, 1e-9);
     CHECK_NEAR(row[3], 0, 1e-9);
     /* A rank port of no account, 1e25 times as fast: the NIC's 16 s, not what rounding of 1e25 leaves */
-    CHECK_NEAR(ep_rung_predict(&form, &c, (double[]){0, 0, 1e-25, 2}), 16, 1e-9);
+    CHECK_NEAR(ep_rung_predict(&form, &c, (double[6]){0, 0, 1e-25, 2}), 16, 1e-9);
 }
 
 /* A group of three cases of 1, 2 and 4 bytes that took 1, 2 and 8 s, each its own fold. */
